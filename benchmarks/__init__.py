@@ -1,0 +1,1 @@
+"""Measurements of the library, each beside its floor or a peer."""

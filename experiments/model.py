@@ -1,0 +1,180 @@
+"""A model: the objects of a recipe once the data are known, and parameters to draw samples with."""
+
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+import jaxdiff
+from experiments import config
+from experiments.data import Images, to_pixels
+from experiments.errors import UserError
+from experiments.recipe import Recipe, Sampler
+from jaxdiff import TrainState, guidance, networks
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataInfo:
+    """What a network needs to know of its data.
+
+    Attributes:
+        shape: (H, W, C).
+        classes: the name of each label; empty without labels.
+        name, checksum: which data these are.
+    """
+
+    shape: tuple[int, ...]
+    classes: tuple[str, ...] = ()
+    name: str = ""
+    checksum: str = ""
+
+    @classmethod
+    def of(cls, images: Images) -> "DataInfo":
+        return cls(shape=images.shape, classes=images.classes, name=images.name, checksum=images.checksum)
+
+
+class Model:
+    """A recipe's network, process and optimiser for one kind of data; its sampler is compiled once a batch shape."""
+
+    def __init__(self, recipe: Recipe, info: DataInfo):
+        self.recipe, self.info = recipe, info
+        try:
+            self.init, self.apply = networks.functional(recipe.network.make(info.shape, len(info.classes)))
+        except ValueError as error:
+            raise UserError(f"network {type(recipe.network).__name__} does not fit the data: {error}") from error
+        self.optimizer = recipe.optimizer.build(recipe.steps)
+        self._sample = jax.jit(jaxdiff.sample, static_argnames=("spec", "trajectory"))
+
+    def fresh_state(self) -> TrainState:
+        return TrainState.create(jax.jit(self.init)(jax.random.key(self.recipe.seed)), self.optimizer)
+
+    def draw(
+        self,
+        params: Any,
+        labels: np.ndarray | None,
+        count: int,
+        *,
+        sampler: Sampler,
+        seed: int = 0,
+        batch_size: int = 512,
+        trajectory: bool = False,
+    ) -> tuple[np.ndarray, int]:
+        """`count` samples as uint8 pixels, and network evaluations for each.
+
+        Sample i depends on the seed and on i alone, whatever the batch size.
+
+        Args:
+            params: usually the averaged ones, `state.ema`.
+            labels: (count,), or None for unconditional samples.
+            trajectory: return every time of the grid, (steps + 1, count, H, W, C), instead of the last.
+        """
+        batch_size = min(batch_size, count)
+        chunks, nfe = [], 0
+        for first in range(0, count, batch_size):
+            index = np.arange(first, first + batch_size) % count  # the last batch is filled up: one compilation
+            denoise, evaluations = self._denoiser(params, None if labels is None else labels[index], sampler)
+            x, info = self._sample(
+                jax.random.key(seed),
+                self.recipe.process,
+                denoise,
+                sampler.solver,
+                sampler.times(self.recipe.process.schedule),
+                spec=jax.ShapeDtypeStruct((batch_size, *self.info.shape), jnp.float32),
+                first=first,
+                trajectory=trajectory,
+            )
+            x, nfe = (info.trajectory if trajectory else x), int(info.nfe) * evaluations
+            chunks.append(to_pixels(x)[:, : count - first] if trajectory else to_pixels(x)[: count - first])
+        return np.concatenate(chunks, 1 if trajectory else 0), nfe
+
+    def _denoiser(self, params, labels, sampler):
+        """The denoiser and how often one call of it evaluates the network for a sample."""
+        denoise = self.recipe.process.denoiser(jax.tree_util.Partial(self.apply, params))
+        if labels is None:
+            return denoise, 1
+        cond = jnp.asarray(labels, jnp.int32)
+        if sampler.guidance_scale == 1:
+            return guidance.condition(denoise, cond), 1
+        rule = guidance.scale(scale=jnp.float32(sampler.guidance_scale))
+        return guidance.classifier_free(denoise, cond, jnp.int32(len(self.info.classes)), rule), 2
+
+
+def write_config(out: epath.Path, recipe: Recipe, info: DataInfo) -> None:
+    config_ = {"version": jaxdiff.__version__, "data": config.encode(info), "recipe": config.encode(recipe)}
+    (out / "config.json").write_text(json.dumps(config_, indent=2) + "\n")
+
+
+def read_config(run: epath.Path) -> tuple[Recipe, DataInfo]:
+    """The recipe and the data of a run directory.
+
+    Raises:
+        UserError: no such run, or a configuration that cannot be read.
+    """
+    path = run / "config.json"
+    if not path.exists():
+        raise UserError(
+            f"needed a run directory with a config.json, got {run}"
+            + (" (no such directory)" if not run.exists() else "")
+            + "; train one: python -m experiments.train digits"
+        )
+    try:
+        stored = json.loads(path.read_text())
+        return config.decode(stored["recipe"]), config.decode(stored["data"])
+    except (json.JSONDecodeError, KeyError) as error:
+        raise UserError(
+            f"{path} is not a configuration that this program wrote ({error}); train the run anew"
+        ) from error
+
+
+def load(run: epath.PathLike, *, step: int | None = None, unfinished: bool = False) -> tuple[Model, Any, int]:
+    """`(model, averaged parameters, step)` of a run directory.
+
+    Raises:
+        UserError: no run, no checkpoint, a damaged one, or a run that has not finished and `unfinished` is not set.
+    """
+    from experiments.checkpoint import Checkpoints
+
+    run = epath.Path(run)
+    recipe, info = read_config(run)
+    model = Model(recipe, info)
+    like = jax.eval_shape(model.fresh_state)
+    if not (run / "checkpoints").exists():
+        raise UserError(
+            f"run {run} has no checkpoint; continue it: python -m experiments.train RECIPE --out {run} --resume"
+        )
+    with Checkpoints(run / "checkpoints", recipe.keep) as checkpoints:
+        newest = max(checkpoints.steps(), default=0)
+        if newest < recipe.steps and step is None and not unfinished:
+            raise UserError(
+                f"run {run} is unfinished: its newest checkpoint is of step {newest} of {recipe.steps}; "
+                "finish it with --resume, or add --unfinished to use it as it is"
+            )
+        state, _, step = checkpoints.restore(like, step)
+    return model, state.ema, step
+
+
+def class_labels(info: DataInfo, names: tuple[str, ...]) -> list[int]:
+    """The labels of classes given by name or number.
+
+    Raises:
+        UserError: a class that the data do not have.
+    """
+    if names and not info.classes:
+        raise UserError(
+            f"classes {', '.join(names)} were asked for, but {info.name or 'the data'} has none; leave --classes out"
+        )
+    labels = []
+    for name in names:
+        if name in info.classes:
+            labels.append(info.classes.index(name))
+        elif name.isdigit() and int(name) < len(info.classes):
+            labels.append(int(name))
+        else:
+            raise UserError(
+                f"unknown class {name!r}; the classes are {', '.join(info.classes)} (or 0 to {len(info.classes) - 1})"
+            )
+    return labels

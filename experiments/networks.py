@@ -1,0 +1,82 @@
+"""Networks as a recipe names them: hyper-parameters now, shape and classes once the data are known."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeAlias
+
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxdiff import networks
+
+Make: TypeAlias = Callable[[nnx.Rngs], nnx.Module]
+Dtype: TypeAlias = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLP:
+    """A residual MLP over all pixels at once."""
+
+    width: int = 512
+    depth: int = 4
+    dropout: float = 0.0
+    dtype: Dtype = "float32"
+    """Precision of the computation; parameters stay float32."""
+
+    def make(self, shape: tuple[int, ...], num_classes: int) -> Make:
+        return _make(networks.MLP, self, shape, num_classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNet:
+    """A convolutional U-Net with adaptive group norm (DDPM++ / ADM)."""
+
+    channels: int = 64
+    """Feature channels at full resolution."""
+    multipliers: tuple[int, ...] = (1, 2, 2)
+    """Channels of each resolution as a multiple of `channels`; each but the last halves the picture."""
+    patch: int = 1
+    """Side of the squares of pixels that become channels before the first level: 2 quarters the cost."""
+    blocks: int = 2
+    """Residual blocks at each resolution."""
+    attention: tuple[int, ...] = (8,)
+    """Resolutions, in pixels of height, at which to attend."""
+    head_dim: int = 64
+    dropout: float = 0.0
+    dtype: Dtype = "float32"
+    """Precision of the computation; parameters stay float32."""
+    remat: bool = False
+    """Recompute activations in the backward pass: less memory, a third more time."""
+
+    def make(self, shape: tuple[int, ...], num_classes: int) -> Make:
+        return _make(networks.UNet, self, shape, num_classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiT:
+    """A diffusion transformer over patches."""
+
+    patch: int = 2
+    """Side of a patch in pixels."""
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    dropout: float = 0.0
+    rotary: bool = False
+    """Rotary instead of sin-cos positions."""
+    dtype: Dtype = "float32"
+    """Precision of the computation; parameters stay float32."""
+    remat: bool = False
+    """Recompute activations in the backward pass: less memory, a third more time."""
+
+    def make(self, shape: tuple[int, ...], num_classes: int) -> Make:
+        return _make(networks.DiT, self, shape, num_classes)
+
+
+Network: TypeAlias = MLP | UNet | DiT
+
+
+def _make(module: Callable[..., nnx.Module], spec: Any, shape: tuple[int, ...], num_classes: int) -> Make:
+    options = {field.name: getattr(spec, field.name) for field in fields(spec)}
+    options["dtype"] = jnp.dtype(options["dtype"])
+    return lambda rngs: module(shape, num_classes=num_classes, rngs=rngs, **options)

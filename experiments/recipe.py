@@ -1,0 +1,136 @@
+"""A recipe: everything that decides what a run does, as one frozen dataclass of objects.
+
+Every field can be set from the command line (`--batch-size 64 --network.channels 32`), and which object stands in a
+place is chosen by name there (`--network dit --process.schedule cosine --sampler.solver heun`); see `experiments.cli`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import jax
+import optax
+
+import jaxdiff
+from experiments.data import Cifar10, Digits, FashionMnist, Folder, Mnist, Tfds
+from experiments.networks import Network
+from jaxdiff import grids, solvers, times, weightings
+from jaxdiff.types import Solver, Times, Weighting
+
+Data: TypeAlias = Digits | Mnist | FashionMnist | Cifar10 | Tfds | Folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """AdamW behind gradient clipping, with linear warm-up and cosine decay to zero."""
+
+    learning_rate: float = 1e-3
+    """The peak, reached after the warm-up."""
+    warmup: int = 200
+    """Updates until the peak."""
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    beta2: float = 0.99
+
+    def rate(self, steps: int) -> optax.Schedule:
+        """Learning rate as a function of optimiser updates, for a run of `steps`."""
+        warmup = min(self.warmup, max(steps - 1, 0))
+        return optax.warmup_cosine_decay_schedule(0.0, self.learning_rate, warmup, max(steps, warmup + 1))
+
+    def build(self, steps: int) -> optax.GradientTransformation:
+        adam = optax.adamw(self.rate(steps), b2=self.beta2, weight_decay=self.weight_decay)
+        return optax.chain(optax.clip_by_global_norm(self.clip), adam)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """How samples are drawn."""
+
+    solver: Solver = field(default_factory=solvers.DPMpp2M)
+    """By name on the command line; its numbers as `--sampler.solver.eta 0.5`."""
+    grid: Callable[..., Any] = grids.karras
+    """The times that it visits."""
+    steps: int = 20
+    """Steps of the grid; the network is evaluated once a step by most solvers."""
+    guidance_scale: float = 1.0
+    """1 is the conditional model itself, above it classes become typical at the expense of variety."""
+
+    def times(self, schedule: Any) -> jax.Array:
+        return self.grid(schedule, self.steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How a run is judged."""
+
+    samples: int | None = None
+    """Samples to draw; None for as many as there are training examples."""
+    judges: int = 3
+    """Judge classifiers, each trained with its own seed; figures are means over them."""
+    batch_size: int = 512
+    """Samples drawn at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a run trains on, how, and how it is sampled and judged."""
+
+    data: Data
+    """Where the pictures come from."""
+    network: Network
+    """The denoiser's architecture."""
+    process: jaxdiff.Gaussian
+    """Noise schedule and prediction."""
+    times: Times = field(default_factory=times.uniform)
+    """Law of the training times."""
+    weighting: Weighting = field(default_factory=weightings.v)
+    """Weight of the loss over time, relative to the squared error of v."""
+    optimizer: Optimizer = Optimizer()
+    batch_size: int = 128
+    """Examples a step, over all devices."""
+    steps: int = 3000
+    """Optimiser updates."""
+    ema: float = 0.999
+    """Decay of the average of the parameters that samples are drawn with."""
+    cond_dropout: float = 0.1
+    """Share of training examples that lose their class, which guidance needs."""
+    flip: bool = False
+    """Mirror training pictures at random."""
+    sampler: Sampler = Sampler()
+    preview_guidance: float = 3.0
+    """Guidance scale of the right half of samples.png."""
+    evaluation: Evaluation = Evaluation()
+    log_every: int = 50
+    """Steps between two rows of metrics.jsonl, each a mean over them."""
+    checkpoint_every: int = 1000
+    """Steps between two checkpoints."""
+    keep: int = 2
+    """Newest checkpoints to keep, beside the best one."""
+    seed: int = 0
+    """Of the initial parameters, the order of the data and all noise."""
+
+    def __post_init__(self):
+        whole = {
+            "--batch-size": self.batch_size,
+            "--steps": self.steps,
+            "--log-every": self.log_every,
+            "--checkpoint-every": self.checkpoint_every,
+            "--keep": self.keep,
+            "--sampler.steps": self.sampler.steps,
+            "--evaluation.judges": self.evaluation.judges,
+            "--evaluation.batch-size": self.evaluation.batch_size,
+        }
+        for flag, value in whole.items():
+            if value < 1:
+                raise ValueError(f"{flag} must be at least 1, got {value}")
+        if self.seed < 0:
+            raise ValueError(f"--seed must not be negative, got {self.seed}")
+        for flag, value in {"--ema": self.ema, "--cond-dropout": self.cond_dropout}.items():
+            if not 0 <= value < 1:
+                raise ValueError(f"{flag} must lie in [0, 1), got {value}")
+        if self.optimizer.learning_rate <= 0 or self.optimizer.clip <= 0:
+            raise ValueError(
+                "--optimizer.learning-rate and --optimizer.clip must be positive, "
+                f"got {self.optimizer.learning_rate} and {self.optimizer.clip}"
+            )

@@ -1,0 +1,103 @@
+"""What a run leaves to look at: pictures, summary.json, and report.html, one file that shows all of it."""
+
+import base64
+import dataclasses
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+import jaxdiff
+from experiments import pictures
+from experiments.data import to_pixels
+from experiments.hardware import versions
+from experiments.logging import Row, read_rows
+from experiments.model import Model
+from experiments.run_directory import write_json
+from jaxdiff import noise
+
+_PER_CLASS, _MOST_CLASSES, _STRIP = 10, 20, 8
+_CAPTIONS = {
+    "samples.png": "Samples, a row per class: as the model draws them, and on the right with guidance",
+    "forward.png": "The forward process: data to noise",
+    "trajectory.png": "Sampling: noise to data",
+    "loss.png": "Training",
+}
+
+
+def after_training(
+    out: epath.Path, model: Model, params: Any, examples: np.ndarray, rows: list[Row], summary: dict[str, Any]
+) -> None:
+    """Draw the run's pictures and write summary.json and report.html.
+
+    Args:
+        params: the averaged parameters.
+        examples: real data in [-1, 1], (N, H, W, C), for the forward trajectory.
+        rows: the logged metrics.
+        summary: figures of the training.
+    """
+    sampler = model.recipe.sampler
+    classes = len(model.info.classes)
+    shown = min(classes, _MOST_CLASSES)
+    labels = np.repeat(np.arange(shown), _PER_CLASS) if classes else None
+    count, columns = (shown * _PER_CLASS, _PER_CLASS) if classes else (64, 8)
+    plain, nfe = model.draw(params, labels, count, sampler=dataclasses.replace(sampler, guidance_scale=1.0))
+    if classes:
+        scale = model.recipe.preview_guidance
+        guided, _ = model.draw(params, labels, count, sampler=dataclasses.replace(sampler, guidance_scale=scale))
+        (out / "samples.png").write_bytes(pictures.side_by_side(plain, guided, columns))
+    else:
+        (out / "samples.png").write_bytes(pictures.grid(plain, columns))
+    few = None if labels is None else np.resize(np.arange(classes), _STRIP)
+    path, _ = model.draw(params, few, _STRIP, sampler=sampler, trajectory=True)
+    (out / "trajectory.png").write_bytes(pictures.strip(path))
+    (out / "forward.png").write_bytes(pictures.strip(forward(model, examples[:_STRIP])))
+    if rows:
+        (out / "loss.png").write_bytes(pictures.loss_curve(rows))
+    data = {"name": model.info.name, "checksum": model.info.checksum, "shape": list(model.info.shape)}
+    about = {"seed": model.recipe.seed, "nfe": nfe, "versions": versions() | {"jaxdiff": jaxdiff.__version__}}
+    write_json(out / "summary.json", {**summary, **about, "data": data})
+    write(out)
+
+
+def forward(model: Model, examples: np.ndarray, steps: int = 12) -> np.ndarray:
+    """The forward trajectory of `examples`, as uint8 (steps + 1, N, H, W, C), drawn transition by transition."""
+    process = model.recipe.process
+    keys = noise.sample_keys(jax.random.key(0), len(examples))
+    times = jax.numpy.linspace(0.0, 1.0, steps + 1)
+    frames = [jax.numpy.asarray(examples)]
+    for i, (s, t) in enumerate(itertools.pairwise(times)):
+        frames.append(process.forward(noise.fold(keys, i), frames[-1], s, t))
+    # A variance-exploding x_t leaves the pixel range: show it at unit variance.
+    return np.stack([to_pixels(process.inputs(x, t)) for x, t in zip(frames, times, strict=True)])
+
+
+def write(out: epath.Path) -> None:
+    """(Re)write report.html from what the directory holds."""
+    from jinja2 import Environment, FileSystemLoader, select_autoescape
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(default=True)
+    )
+    images = [
+        {"caption": caption, "data": base64.b64encode((out / name).read_bytes()).decode()}
+        for name, caption in _CAPTIONS.items()
+        if (out / name).exists()
+    ]
+    html = environment.get_template("report.html.jinja").render(
+        name=out.name,
+        images=images,
+        summary=_read(out / "summary.json"),
+        evaluation=_read(out / "evaluation.json"),
+        config=json.dumps(_read(out / "config.json"), indent=2),
+        rows=read_rows(out / "metrics.jsonl")[-1:] if (out / "metrics.jsonl").exists() else [],
+    )
+    (out / "report.html").write_text(html)
+
+
+def _read(path: epath.Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {}

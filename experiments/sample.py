@@ -1,0 +1,71 @@
+"""Draw samples from a run: `python -m experiments.sample RUN [--solver NAME] [--steps N] [--classes 3,5] ...`."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+import tyro
+from etils import epath
+
+from experiments import cli, pictures
+from experiments.errors import UserError
+from experiments.model import class_labels, load
+from experiments.recipe import Sampler
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Draw samples from a trained run, as a picture and as an array."""
+
+    run: Annotated[str, tyro.conf.Suppress]
+    sampler: Annotated[Sampler, tyro.conf.arg(name="")]
+    classes: tuple[str, ...] = ()
+    """Classes by name or number, separated by commas or spaces; all of them by default."""
+    count: int = 10
+    """Samples of each class, or in all where there are no classes."""
+    seed: int = 0
+    """Sample i depends on the seed and on i alone."""
+    out: str | None = None
+    """The picture; the array goes beside it. Default: RUN/samples/SOLVER-STEPS-gSCALE-seedSEED.png."""
+    step: int | None = None
+    """Which checkpoint; the newest by default."""
+    unfinished: bool = False
+    """Use the newest checkpoint of a run that has not finished."""
+    batch_size: int = 512
+    """Samples drawn at once."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = cli.run_arguments(Arguments, "python -m experiments.sample", argv)
+    if arguments.count < 1 or arguments.sampler.steps < 1:
+        raise UserError(f"--count and --steps must be at least 1, got {arguments.count} and {arguments.sampler.steps}")
+    run, sampler = epath.Path(arguments.run), arguments.sampler
+    model, params, step = load(run, step=arguments.step, unfinished=arguments.unfinished)
+    names = tuple(name for part in arguments.classes for name in part.split(",") if name)
+    kinds = class_labels(model.info, names) or list(range(len(model.info.classes)))
+    if sampler.guidance_scale != 1 and not kinds:
+        raise UserError(f"--guidance-scale {sampler.guidance_scale:g} needs classes, but {run} was trained without any")
+    labels = np.repeat(kinds, arguments.count) if kinds else None
+    count = arguments.count if labels is None else len(labels)
+
+    began = time.perf_counter()
+    options = {"sampler": sampler, "seed": arguments.seed, "batch_size": arguments.batch_size}
+    samples, nfe = model.draw(params, labels, count, **options)
+    seconds = time.perf_counter() - began
+
+    name = f"{type(sampler.solver).__name__}-{sampler.steps}-g{sampler.guidance_scale:g}-seed{arguments.seed}.png"
+    out = epath.Path(arguments.out) if arguments.out else run / "samples" / name
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(pictures.grid(samples, columns=min(arguments.count, 16)))
+    with out.with_suffix(".npz").open("wb") as file:
+        np.savez_compressed(file, samples=samples, labels=np.full(count, -1) if labels is None else labels)
+    print(
+        f"{count} samples of step {step} with {type(sampler.solver).__name__}, {nfe} network "
+        f"evaluations each, in {seconds:.1f} s (compilation included): {out}"
+    )
+
+
+if __name__ == "__main__":
+    cli.program(main)

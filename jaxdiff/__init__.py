@@ -1,0 +1,40 @@
+"""jaxdiff: diffusion models on JAX as pure functions over frozen pytrees."""
+
+from jaxdiff import (
+    grids,
+    guidance,
+    likelihood,
+    metrics,
+    networks,
+    oracles,
+    parallel,
+    predictions,
+    schedules,
+    solvers,
+    times,
+    weightings,
+)
+from jaxdiff.processes import Gaussian
+from jaxdiff.sampling import sample
+from jaxdiff.training import TrainState, make_step
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Gaussian",
+    "TrainState",
+    "grids",
+    "guidance",
+    "likelihood",
+    "make_step",
+    "metrics",
+    "networks",
+    "oracles",
+    "parallel",
+    "predictions",
+    "sample",
+    "schedules",
+    "solvers",
+    "times",
+    "weightings",
+]

@@ -1,0 +1,9 @@
+"""Networks as pure functions: `functional(make) -> (init, apply)` over Flax NNX modules.
+
+Every module is called as `module(x, t, cond=None, *, s=None, key=None)` and gives float32 in prediction space.
+"""
+
+from jaxdiff.networks.dit import DiT as DiT
+from jaxdiff.networks.functional import functional as functional
+from jaxdiff.networks.mlp import MLP as MLP
+from jaxdiff.networks.unet import UNet as UNet

@@ -1,0 +1,60 @@
+"""Multi-head self-attention over a set or sequence of tokens (arXiv 1706.03762), softmax in float32.
+
+softmax(q k^T / sqrt(d)) v per head, optionally with RMS-normalised q and k (arXiv 2302.05442) and with rotary
+positions (arXiv 2104.09864): channel pair i of a token is turned by its angle i, so only differences of angles count.
+It knows nothing of images: positions come in as angles.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jaxdiff.networks.layers import Linear
+from jaxdiff.networks.norms import rms_norm
+
+
+def rotate(x: Float[Array, "B T N D"], angles: Float[Array, "T half"]) -> Float[Array, "B T N D"]:
+    """Turn the pair of channels (i, i + D/2) of each token by `angles[:, i]` radians; float32 inside, dtype kept."""
+    cos, sin = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]
+    a, b = jnp.split(x.astype(jnp.float32), 2, -1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x.dtype)
+
+
+class SelfAttention(nnx.Module):
+    """Tokens (B, T, width) to (B, T, width); `zero` makes the output zero at the start of training."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        qk_norm: bool = False,
+        zero: bool = False,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        if width % heads:
+            raise ValueError(f"heads must divide the width {width}, got {heads}; choose width = heads * head size")
+        self.heads = heads
+        self.qkv = Linear(width, 3 * width, dtype=dtype, rngs=rngs)
+        self.out = Linear(width, width, zero=zero, dtype=dtype, rngs=rngs)
+        self.q_scale = nnx.Param(jnp.ones(width // heads)) if qk_norm else None
+        self.k_scale = nnx.Param(jnp.ones(width // heads)) if qk_norm else None
+
+    def __call__(
+        self, x: Float[Array, "B T width"], angles: Float[Array, "T half"] | None = None
+    ) -> Float[Array, "B T width"]:
+        """Attend from every token to every token.
+
+        Args:
+            x: tokens (B, T, width).
+            angles: rotary positions in radians, (T, width / heads / 2); None for none.
+        """
+        q, k, v = (a.reshape(*x.shape[:2], self.heads, -1) for a in jnp.split(self.qkv(x), 3, -1))
+        if self.q_scale is not None and self.k_scale is not None:
+            q, k = rms_norm(q, self.q_scale[...]), rms_norm(k, self.k_scale[...])
+        if angles is not None:
+            q, k = rotate(q, angles), rotate(k, angles)
+        return self.out(jax.nn.dot_product_attention(q, k, v).reshape(x.shape))

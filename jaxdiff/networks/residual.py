@@ -1,0 +1,99 @@
+"""The residual block of DDPM++ and ADM (arXiv 2011.13456 app. H; 2105.05233 sec. 3), with optional self-attention.
+
+h = conv(dropout(silu(adaptive_norm(conv(resample(silu(norm(x)))))))), output (resample(x) + h) / sqrt(2); the second
+convolution starts at zero. Resampling inside the block (BigGAN's) halves by averaging and doubles by repeating.
+"""
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Key
+
+from jaxdiff.networks.attention import SelfAttention
+from jaxdiff.networks.dropout import dropout
+from jaxdiff.networks.layers import Conv, Linear
+from jaxdiff.networks.norms import GroupNorm
+
+Keys: TypeAlias = Key[Array, " B"] | None
+
+
+def halve(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
+    """The average of each 2 x 2 square."""
+    size, height, width, channels = x.shape
+    return x.reshape(size, height // 2, 2, width // 2, 2, channels).mean((2, 4))
+
+
+def double(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
+    """Each pixel as a 2 x 2 square."""
+    size, height, width, channels = x.shape
+    wide = jnp.broadcast_to(x[:, :, None, :, None], (size, height, 2, width, 2, channels))
+    return wide.reshape(size, 2 * height, 2 * width, channels)
+
+
+class Residual(nnx.Module):
+    """Feature maps (B, H, W, inputs) to (B, H', W', outputs).
+
+    Args:
+        inputs, outputs: channels.
+        embedding: width of the embedding that scales and shifts the second norm.
+        resample: `halve`, `double` or None.
+        heads: attention heads after the convolutions, 0 for no attention.
+        site: number of its dropout in the network.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        embedding: int,
+        groups: int,
+        resample: Callable[[Array], Array] | None = None,
+        heads: int = 0,
+        rate: float | int,
+        site: int,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        self.resample, self.rate, self.site = resample, rate, site
+        self.first_norm = GroupNorm(inputs, groups=groups)
+        self.first = Conv(inputs, outputs, dtype=dtype, rngs=rngs)
+        self.modulation = Linear(embedding, 2 * outputs, dtype=dtype, rngs=rngs)
+        self.last_norm = GroupNorm(outputs, groups=groups)
+        self.last = Conv(outputs, outputs, zero=True, dtype=dtype, rngs=rngs)
+        self.skip = Linear(inputs, outputs, dtype=dtype, rngs=rngs) if inputs != outputs else None
+        self.attention_norm = GroupNorm(outputs, groups=groups) if heads else None
+        self.attention = SelfAttention(outputs, heads, zero=True, dtype=dtype, rngs=rngs) if heads else None
+
+    def __call__(
+        self, x: Float[Array, "B H W inputs"], embedding: Float[Array, "b E"], keys: Keys
+    ) -> Float[Array, "B h w outputs"]:
+        h = jax.nn.silu(self.first_norm(x))
+        if self.resample is not None:
+            h, x = self.resample(h), self.resample(x)
+        scale, shift = jnp.split(self.modulation(embedding), 2, -1)
+        h = jax.nn.silu(self.last_norm(self.first(h), scale, shift))
+        h = self.last(dropout(h, self.rate, keys, self.site))
+        h = ((x if self.skip is None else self.skip(x)) + h) * math.sqrt(0.5)
+        if self.attention is not None and self.attention_norm is not None:
+            tokens = self.attention_norm(h).reshape(h.shape[0], -1, h.shape[-1])
+            h = (h + self.attention(tokens).reshape(h.shape)) * math.sqrt(0.5)
+        return h
+
+
+class Resample(nnx.Module):
+    """Resampling without a residual branch (arXiv 2006.11239): a strided convolution, or doubling and a convolution."""
+
+    def __init__(self, channels: int, *, up: bool, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.up = up
+        self.conv = Conv(channels, channels, stride=1 if up else 2, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "B H W C"], embedding: Float[Array, "b E"], keys: Keys
+    ) -> Float[Array, "B h w C"]:
+        return self.conv(double(x) if self.up else x)

@@ -1,0 +1,182 @@
+"""U-Net of DDPM++/ADM grade (arXiv 2006.11239; 2011.13456 app. H; 2105.05233 sec. 3).
+
+Levels of residual blocks with adaptive group norm, each half the size of the one before; every feature map on the way
+down is joined (concatenated) to its mirror image on the way up. The output convolution starts at zero.
+"""
+
+from functools import partial
+from itertools import count
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Key
+
+from jaxdiff.networks.checks import check_inputs, check_rate
+from jaxdiff.networks.embeddings import Embedding
+from jaxdiff.networks.layers import Conv
+from jaxdiff.networks.norms import GroupNorm
+from jaxdiff.networks.patches import check_patch, patches, unpatches
+from jaxdiff.networks.residual import Resample, Residual, double, halve
+from jaxdiff.types import Condition, Time
+
+
+class UNet(nnx.Module):
+    """U-Net for images (B, H, W, C).
+
+    Args:
+        shape: (H, W, C); H and W must be divisible by patch 2^(levels - 1).
+        channels: channels of the first level.
+        multipliers: channels of each level, in units of `channels`; their number is the number of levels.
+        patch: side of the squares of pixels that become channels before the first level (and pixels again after the
+            last): the first level then has a patch-th of the size, at a fraction of the cost.
+        blocks: residual blocks per level on the way down (one more on the way up).
+        attention: heights (H / patch on the first level) of the levels whose blocks attend. A height that no level has
+            is left out, so that the default serves many sizes. The middle attends too, as in the papers; () gives a
+            network without attention.
+        head_dim: channels per attention head; a level with fewer channels has one head.
+        groups: largest number of groups of a group norm; at least 4 channels stay in each group.
+        dropout: probability in [0, 1), applied only where a call brings keys.
+        num_classes: labels 0 ... num_classes - 1; label num_classes is the null label. 0: unconditional.
+        resample_with_blocks: change the size in residual blocks (arXiv 2105.05233), else by one convolution.
+        two_times: accept a second time s.
+        out_channels: channels of the output, C by default.
+        dtype: compute dtype; parameters, embeddings, statistics, softmax and the output are float32.
+        remat: recompute each block in the backward pass instead of storing it.
+        rngs: where the initial parameters come from.
+
+    Raises:
+        ValueError: H or W cannot be halved often enough; head_dim does not divide the channels of a level that
+            attends; a dropout probability outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        *,
+        channels: int = 128,
+        multipliers: tuple[int, ...] = (1, 2, 2, 2),
+        patch: int = 1,
+        blocks: int = 2,
+        attention: tuple[int, ...] = (16, 8),
+        head_dim: int = 64,
+        groups: int = 32,
+        dropout: float | int = 0.0,
+        num_classes: int = 0,
+        resample_with_blocks: bool = True,
+        two_times: bool = False,
+        out_channels: int | None = None,
+        dtype: DTypeLike = jnp.float32,
+        remat: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        check_rate(dropout)
+        check_patch(shape, patch)
+        _check_size((shape[0] // patch, shape[1] // patch), len(multipliers))
+        self.shape, self.num_classes, self.two_times, self.remat = tuple(shape), num_classes, two_times, remat
+        self.blocks, self.patch = blocks, patch
+        features = 4 * channels
+        self.embedding = Embedding(
+            features=channels, width=features, num_classes=num_classes, two_times=two_times, rngs=rngs
+        )
+        self.stem = Conv(patch**2 * shape[-1], channels, dtype=dtype, rngs=rngs)
+        residual = partial(Residual, embedding=features, groups=groups, rate=dropout, dtype=dtype, rngs=rngs)
+        heights = [shape[0] // patch >> level for level in range(len(multipliers))]
+        wide = [channels * multiplier for multiplier in multipliers]
+        heads = [_heads(c, head_dim) if height in attention else 0 for c, height in zip(wide, heights, strict=True)]
+        sites = count()
+
+        def resized(width: int, up: bool) -> Residual | Resample:
+            if resample_with_blocks:
+                return residual(width, width, resample=double if up else halve, site=next(sites))
+            return Resample(width, up=up, dtype=dtype, rngs=rngs)
+
+        now, joined, down = channels, [channels], []
+        for level, outputs in enumerate(wide):
+            for _ in range(blocks):
+                down.append(residual(now, outputs, heads=heads[level], site=next(sites)))
+                now = outputs
+                joined.append(now)
+            if level + 1 < len(wide):
+                down.append(resized(now, up=False))
+                joined.append(now)
+        self.down = nnx.List(down)
+        middle_heads = _heads(now, head_dim) if attention else 0
+        self.middle = nnx.List(
+            [residual(now, now, heads=middle_heads, site=next(sites)), residual(now, now, site=next(sites))]
+        )
+        up = []
+        for level, outputs in reversed(list(enumerate(wide))):
+            for _ in range(blocks + 1):
+                up.append(residual(now + joined.pop(), outputs, heads=heads[level], site=next(sites)))
+                now = outputs
+            if level:
+                up.append(resized(now, up=True))
+        self.up = nnx.List(up)
+        self.norm = GroupNorm(now, groups=groups)
+        self.out = Conv(now, patch**2 * (out_channels or shape[-1]), zero=True, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "B ..."],
+        t: Time,
+        cond: Condition = None,
+        *,
+        s: Time | None = None,
+        key: Key[Array, "..."] | None = None,
+    ) -> Float[Array, "B ..."]:
+        """The network's output in prediction space.
+
+        Args:
+            x: network input (B, H, W, C).
+            t: time in [0, 1], 0 = data, shape () or (B,).
+            cond: integer labels (B,) in [0, num_classes]; None is the null label. A label outside gives NaN.
+            s: second time, as `t`; None is s = t. Only with `two_times`.
+            key: one typed key per example (B,) for dropout; None for no dropout.
+
+        Returns:
+            float32 (B, H, W, out_channels).
+
+        Raises:
+            ValueError: a shape or dtype other than these, or a `cond` or `s` that the network was not built for.
+        """
+        contract = {"shape": self.shape, "num_classes": self.num_classes, "two_times": self.two_times}
+        check_inputs(x, t, cond, s, key, **contract)
+        embedding = self.embedding(t, cond, s)
+        run = lambda block, h: (jax.checkpoint(block) if self.remat else block)(h, embedding, key)
+        height, width = self.shape[0] // self.patch, self.shape[1] // self.patch
+        h = self.stem(patches(x, self.patch).reshape(x.shape[0], height, width, -1))
+        skips = [h]
+        for block in self.down:
+            h = run(block, h)
+            skips.append(h)
+        for block in self.middle:
+            h = run(block, h)
+        for place, block in enumerate(self.up):
+            # A level is blocks + 1 residual blocks that join a skip, then one that doubles the size.
+            if place % (self.blocks + 2) <= self.blocks:
+                h = jnp.concatenate([h, skips.pop()], -1)
+            h = run(block, h)
+        y = self.out(jax.nn.silu(self.norm(h))).astype(jnp.float32)
+        return unpatches(y.reshape(x.shape[0], height * width, -1), self.shape[0], self.shape[1], self.patch)
+
+
+def _heads(channels: int, head_dim: int) -> int:
+    if channels > head_dim and channels % head_dim:
+        raise ValueError(
+            f"head_dim must divide the {channels} channels of a level that attends, got {head_dim}; choose "
+            f"{next(d for d in range(head_dim, 0, -1) if channels % d == 0)} or other multipliers"
+        )
+    return max(1, channels // head_dim)
+
+
+def _check_size(shape: tuple[int, int], levels: int) -> None:
+    factor = 2 ** (levels - 1)
+    if shape[0] % factor or shape[1] % factor:
+        height, width = (-(-size // factor) * factor for size in shape[:2])
+        fits = max(n for n in range(levels) if not (shape[0] % 2**n or shape[1] % 2**n)) + 1
+        raise ValueError(
+            f"{levels} multipliers need a size that can be halved {levels - 1} times (divisible by {factor}), got "
+            f"{shape[0]} x {shape[1]}; pad to {height} x {width} or use {fits} multiplier{'s'[: fits > 1]}"
+        )

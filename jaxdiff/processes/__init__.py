@@ -1,0 +1,5 @@
+"""Processes: how one kind of data becomes noise, and what one reverse step draws."""
+
+from jaxdiff.processes.gaussian import Gaussian
+
+__all__ = ["Gaussian"]

@@ -1,0 +1,64 @@
+"""FromBetas: any published table of betas as a schedule in continuous time (arXiv 2006.11239, sec. 2)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxdiff.rates import root_of_noise
+from jaxdiff.types import Time, is_traced, pytree
+
+
+@pytree
+class FromBetas:
+    """Entry k of K betas stands at t = (k + 1) / K; alpha_k^2 = prod_{j <= k} (1 - beta_j), exact there.
+
+    Between entries log alpha is linear in t, so alpha is monotone, and (alpha, sigma) is (1, 0) at t = 0.
+
+    Args:
+        betas: shape (K,), each in (0, 1).
+
+    Raises:
+        ValueError: an entry outside (0, 1), or not one axis.
+    """
+
+    betas: Float[Array, "..."] | Float[np.ndarray, "..."]
+
+    def __post_init__(self):
+        if self.betas.ndim != 1 or not self.betas.size:
+            raise ValueError(f"betas must have shape (K,), got {self.betas.shape}")
+        if not is_traced(self.betas):
+            betas = np.asarray(self.betas)
+            if not ((betas > 0) & (betas < 1)).all():
+                raise ValueError(
+                    f"each beta must lie in (0, 1), got values from {betas.min():g} to {betas.max():g}; "
+                    "a zero-terminal-SNR table ends in beta = 1: rescale it, or use schedules.Cosine"
+                )
+
+    def _table(self) -> Float[Array, " entries"]:
+        """log alpha at t = 0, 1/K, ..., 1."""
+        steps = 0.5 * jnp.log1p(-jnp.asarray(self.betas))
+        return jnp.concatenate([jnp.zeros(1, steps.dtype), jnp.cumsum(steps)])
+
+    def __call__(self, t: Time) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        t = jnp.asarray(t)
+        table, last = self._table(), self.betas.shape[0]
+        # Round to the nearest entry: t = k / K is exact there although k / K * K need not be k in floating point.
+        near = jnp.clip(jnp.round(t * last), 0, last)
+        # The rounding error alone is taken off, so that the derivative stays that of t * K.
+        offset = t * last - near
+        offset = offset - jnp.where(t == near / last, jax.lax.stop_gradient(offset), 0.0)
+        k = near.astype(jnp.int32)
+        slope = jnp.where(
+            (offset < 0) | (near == last),
+            table[k] - table[jnp.maximum(k - 1, 0)],
+            table[jnp.minimum(k + 1, last)] - table[k],
+        )
+        log_alpha = table[k] + offset * slope
+        return jnp.exp(log_alpha), root_of_noise(log_alpha)
+
+    def inverse(self, logsnr: Time) -> Float[Array, "..."]:
+        """Linear interpolation of -log alpha = softplus(-logsnr) / 2 in the table; never outside [0, 1]."""
+        wanted = 0.5 * jax.nn.softplus(-jnp.asarray(logsnr))
+        table = -self._table()
+        return jnp.interp(wanted, table, jnp.linspace(0.0, 1.0, table.shape[0], dtype=table.dtype))
