@@ -27,7 +27,7 @@ class Checkpoints:
     """The checkpoints under `root`: the newest `keep` and the one of the lowest loss."""
 
     def __init__(self, root: epath.PathLike, keep: int = 2):
-        self.root = epath.Path(root)
+        self.root = _absolute(root)
         self._sums = self.root.parent / f"{self.root.name}-checksums"
         managers = ocp.checkpoint_managers
         best = managers.BestN(get_metric_fn=lambda metrics: metrics["loss"], reverse=True, n=1)
@@ -113,6 +113,11 @@ class Checkpoints:
 
     def _sum_file(self, step: int) -> epath.Path:
         return self._sums / f"{step}.json"
+
+
+def _absolute(path: epath.PathLike) -> epath.Path:
+    """Orbax refuses relative paths; an object store's are absolute as they are."""
+    return epath.Path(path) if "://" in str(path) else epath.Path(path).absolute()
 
 
 def _placed(leaf: Any) -> jax.ShapeDtypeStruct:

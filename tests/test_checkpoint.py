@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from experiments.checkpoint import Checkpoints
+from experiments.checkpoint import Checkpoints, _absolute
 from experiments.errors import UserError
 
 
@@ -22,6 +22,15 @@ def test_state_and_meta_come_back_exactly(tmp_path):
     for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(state()), strict=True):
         assert a.dtype == b.dtype
         assert (a == b).all()
+
+
+def test_a_relative_path_serves(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Checkpoints("run/checkpoints") as checkpoints:
+        checkpoints.save(1, state(), {}, loss=1.0)
+    with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
+        assert checkpoints.steps() == [1]
+    assert str(_absolute("gs://bucket/run")) == "gs://bucket/run"
 
 
 def test_newest_and_best_are_kept(tmp_path):
