@@ -12,6 +12,7 @@ from PIL import Image
 
 from experiments import cli, evaluate, recipes, sample, train
 from experiments.cli import CHOICES, train_arguments
+from experiments.evaluation import BASELINE
 from jaxdiff import predictions, schedules, solvers, times
 
 pytest.importorskip("tensorflow_datasets")
@@ -313,7 +314,7 @@ def test_the_demo_reaches_its_figures(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     demo.main(["--devices", "1"])
     result = json.loads((tmp_path / demo.RUN / "evaluation.json").read_text())
-    model, gaussian = (result["sets"][name] for name in ("model", evaluate.BASELINE))
+    model, gaussian = (result["sets"][name] for name in ("model", BASELINE))
     assert result["about"]["samples"] == model["count"] == 1438
     assert model["class_consistency"] >= 0.95
     assert model["frechet"] <= 2.0

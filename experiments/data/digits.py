@@ -42,7 +42,8 @@ class Digits:
         return load_card(_CARD, _splits, name="digits", data_dir=self.data_dir, progress=progress)
 
 
-def _splits(dl_manager: Any) -> dict[str, Iterator[Example]]:
+def arrays() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The splits "train" and "test" as uint8 (N, 8, 8) and integers (N,), without TFDS."""
     from sklearn.datasets import load_digits
 
     counts, labels = load_digits(return_X_y=True)
@@ -53,4 +54,8 @@ def _splits(dl_manager: Any) -> dict[str, Iterator[Example]]:
         members = np.flatnonzero(labels == label)
         chosen = permutation(len(members), _SPLIT_SEED, label)[: round(len(members) / _TEST_PARTS)]
         test[members[chosen]] = True
-    return {"train": from_arrays(pixels[~test], labels[~test]), "test": from_arrays(pixels[test], labels[test])}
+    return {"train": (pixels[~test], labels[~test]), "test": (pixels[test], labels[test])}
+
+
+def _splits(dl_manager: Any) -> dict[str, Iterator[Example]]:
+    return {part: from_arrays(*pair) for part, pair in arrays().items()}

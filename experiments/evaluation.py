@@ -1,0 +1,149 @@
+"""How a run is judged: one set of samples against the real splits, beside a Gaussian sampler for each class.
+
+The set has as many samples as there are training examples, in their class proportions; `experiments.scores` says what
+is compared. Needs neither the command line nor a data library: pictures come in as `Images`.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from experiments import pictures, report, run_directory
+from experiments.data import Images
+from experiments.errors import UserError
+from experiments.hardware import describe_devices, versions
+from experiments.judge import Judge, train_judge
+from experiments.model import load
+from experiments.recipe import Sampler
+from experiments.scores import compare, gaussian_baseline, proportional_labels
+
+SHOWN = (
+    "frechet",
+    "frechet_std",
+    "class_consistency",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "memorisation_ratio",
+)
+BASELINE = "Gaussian per class"
+
+
+def evaluate(
+    run: epath.PathLike,
+    images: Images | None = None,
+    *,
+    sampler: Sampler | None = None,
+    samples: int | None = None,
+    judges: int | None = None,
+    seed: int = 0,
+    step: int | None = None,
+    unfinished: bool = False,
+) -> dict[str, Any]:
+    """Judge the run in `run`; leaves evaluation.json, evaluation.png and a new report.html there.
+
+    Args:
+        images: the data it was trained on; the recipe's own, loaded here, by default.
+        sampler, samples, judges: the recipe's own by default; `samples` falls back to as many as training examples.
+        seed: of the samples.
+        step, unfinished: which checkpoint, see `experiments.model.load`.
+
+    Returns:
+        What evaluation.json holds: `about`, `shown`, and `sets`, the figures of the model and of the baseline.
+
+    Raises:
+        UserError: no such run or checkpoint, other data than it was trained on, or more samples than training examples.
+    """
+    run = epath.Path(run)
+    model, params, step = load(run, step=step, unfinished=unfinished)
+    options = model.recipe.evaluation
+    sampler = sampler or model.recipe.sampler
+    images = images or model.recipe.data.load(_say)
+    if images.checksum != model.info.checksum:
+        raise UserError(
+            f"{run} was trained on data with checksum {model.info.checksum[:12]}, but {images.name} now has "
+            f"{images.checksum[:12]}; restore the data, or train anew"
+        )
+    count = samples or options.samples or len(images.train)
+    if count > len(images.train):
+        raise UserError(f"--samples must be at most the {len(images.train)} training examples, got {count}")
+    train, train_labels = _arrays(images.train)
+    test, test_labels = _arrays(images.test)
+    labels = None if train_labels is None else proportional_labels(train_labels, count)
+
+    began = time.perf_counter()
+    draw = {"sampler": sampler, "seed": seed, "batch_size": options.batch_size}
+    model.draw(params, None if labels is None else labels[: options.batch_size], min(count, options.batch_size), **draw)
+    compiled = time.perf_counter()
+    drawn, nfe = model.draw(params, labels, count, **draw)
+    done = time.perf_counter()
+    _say(f"drew {count} samples in {done - compiled:.1f} s (first batch with compilation: {compiled - began:.1f} s)")
+    panel = [_judge(images, train, train_labels, seed) for seed in range(judges or options.judges)]
+    sets = {
+        "model": (drawn, labels),
+        BASELINE: (gaussian_baseline(train, train_labels, labels, seed), labels),
+    }
+    if labels is None:
+        sets[BASELINE] = (sets[BASELINE][0][:count], None)
+    figures = compare(sets, train, train_labels, test, test_labels, panel)
+
+    result = {
+        "about": {
+            "samples": count,
+            "checkpoint": step,
+            "solver": type(sampler.solver).__name__,
+            "steps": sampler.steps,
+            "guidance_scale": sampler.guidance_scale,
+            "nfe": nfe,
+            "seed": seed,
+            "precision": getattr(model.recipe.network, "dtype", "float32"),
+            "samples_per_second": round(count / (done - compiled), 1),
+            "hardware": describe_devices(jax.devices()[:1]),
+            "versions": versions(),
+            "data": images.name,
+            "checksum": images.checksum,
+        },
+        "shown": list(SHOWN),
+        "sets": figures,
+    }
+    run_directory.write_json(run / "evaluation.json", result)
+    first = (
+        np.arange(min(count, 64))
+        if labels is None
+        else np.concatenate([np.flatnonzero(labels == k)[:10] for k in np.unique(labels)])
+    )
+    (run / "evaluation.png").write_bytes(pictures.grid(drawn[first], 8 if labels is None else 10))
+    report.write(run)
+    return result
+
+
+def table(figures: dict[str, dict[str, Any]]) -> str:
+    """The shown figures, a column for each set."""
+    number = lambda value: "-" if value is None else f"{value:.3f}"
+    width = max(len(name) for name in figures) + 2
+    lines = [" " * 20 + "".join(f"{name:>{width}}" for name in figures)]
+    lines += [f"{key:20}" + "".join(f"{number(row[key]):>{width}}" for row in figures.values()) for key in SHOWN]
+    return "\n".join(lines)
+
+
+def _judge(images: Images, train: np.ndarray, labels: np.ndarray | None, seed: int) -> Judge:
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxdiff" / "judges"
+    began = time.perf_counter()
+    judge = train_judge(train, labels, len(images.classes), seed=seed, cache_dir=cache)
+    _say(f"judge {seed} ready in {time.perf_counter() - began:.1f} s")
+    return judge
+
+
+def _arrays(split: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    return np.asarray(split.images[:]), None if split.labels is None else np.asarray(split.labels)
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
