@@ -38,6 +38,13 @@ $(VENV)/ready: pyproject.toml constraints.txt
 		{ echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[experiments,dev]'
+	@# What the parity tests compare with; elsewhere PyTorch's wheels bring CUDA with them, and the tests are skipped.
+	@# k-diffusion requires far more than its samplers use: alone, in a folder that only its test reads.
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then set -ex; \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'; \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade \
+			--no-deps --target $(VENV)/k-diffusion k-diffusion; \
+	fi
 	@touch $@
 
 $(VENV)/ready-docs: $(VENV)/ready

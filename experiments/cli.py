@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NoReturn, TypeVar
 
-import numpy as np
 import tyro
 from etils import epath
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec
@@ -41,7 +40,11 @@ CHOICES: dict[str, dict[str, Choice]] = {
         "linear-beta": _always(schedules.LinearBeta),
         "variance-exploding": _always(schedules.VarianceExploding),
         "edm": _always(schedules.EDM),
-        "ddpm": _always(lambda: schedules.FromBetas(betas=np.linspace(1e-4, 0.02, 1000, dtype=np.float32))),
+        "sigmoid": _always(schedules.Sigmoid),
+        "ddpm": _always(schedules.FromBetas.linear),
+        "stable-diffusion": _always(schedules.FromBetas.scaled_linear),
+        "zero-terminal-snr": _always(lambda: schedules.ZeroTerminalSNR(base=schedules.FromBetas.scaled_linear())),
+        "shifted-flow": _always(lambda: schedules.Shifted(base=schedules.RectifiedFlow(), shift=3.0)),
     },
     "process.prediction": {
         name: _always(getattr(predictions, name)) for name in ("x0", "eps", "v", "velocity", "score", "edm")
@@ -57,10 +60,12 @@ CHOICES: dict[str, dict[str, Choice]] = {
         for name in ("v", "eps", "x0", "velocity", "edm", "min_snr")
     },
     "sampler.solver": {
-        name.lower(): _always(getattr(solvers, name)) for name in sorted(solvers.__all__, key=str.lower)
+        name.lower(): _always(getattr(solvers, name))
+        for name in sorted({*solvers.__all__} - {"Memory", "PredictorCorrector", "Restart"}, key=str.lower)
     },
     "sampler.grid": {
-        name: lambda recipe, name=name: getattr(grids, name) for name in ("uniform", "quadratic", "karras", "logsnr")
+        name.replace("_", "-"): lambda recipe, name=name: getattr(grids, name)
+        for name in sorted({*grids.__all__} - {"from_times", "optimized"})  # these need more than a number of steps
     },
 }
 

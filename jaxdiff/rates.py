@@ -27,11 +27,15 @@ def rates(schedule: Schedule, t: Time) -> tuple[tuple[Float[Array, "..."], ...],
     return jax.jvp(schedule, (t,), (jnp.ones_like(t),))
 
 
-def root_of_noise(log_alpha: Float[Array, "..."]) -> Float[Array, "..."]:
-    """sigma = sqrt(1 - alpha^2) of a variance-preserving schedule, without cancellation.
+def root(square: Float[Array, "..."]) -> Float[Array, "..."]:
+    """sqrt of a scale's square. Its slope is infinite at 0; there, and only there, the derivative is defined as 0.
 
-    Its slope is infinite at alpha = 1. There, and only there, the derivative is defined as 0, so that gradients with
-    respect to times stay finite when a grid ends at the data.
+    Schedules that start like sqrt(t) thus give finite gradients with respect to times when a grid ends at the data.
     """
-    at_data = log_alpha == 0
-    return jnp.where(at_data, 0.0, jnp.sqrt(-jnp.expm1(2 * jnp.where(at_data, -1.0, log_alpha))))
+    zero = square == 0
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, square)))
+
+
+def root_of_noise(log_alpha: Float[Array, "..."]) -> Float[Array, "..."]:
+    """sigma = sqrt(1 - alpha^2) of a variance-preserving schedule, without cancellation."""
+    return root(-jnp.expm1(2 * log_alpha))

@@ -3,6 +3,9 @@
 x_1 ~ prior,    x_s = solver.step(x_t, t -> s) for neighbouring times of the grid,    x_0 = sample
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
@@ -20,10 +23,12 @@ class Info:
     Attributes:
         nfe: calls of `denoise` for one sample (a classifier-free denoiser evaluates its network twice in each).
         trajectory: x at every time of the grid, shape (steps + 1, B, ...), or None.
+        records: what `record` returned after each step, stacked: leaves of shape (steps, ...), or None.
     """
 
     nfe: Int[Array, ""]
     trajectory: Data | None = None
+    records: Any = None
 
 
 def sample(
@@ -35,15 +40,17 @@ def sample(
     *,
     spec: Spec | None = None,
     x: Data | None = None,
+    x0: Data | None = None,
     noise: Float[Array, "steps draws B ..."] | None = None,
     first: int | Int[Array, ""] = 0,
     trajectory: bool = False,
+    record: Callable[..., Any] | None = None,
 ) -> tuple[Data, Info]:
     """Carry noise to data along `grid`. Pure; memory does not grow with the number of steps.
 
-    Under `jax.jit`, `spec` and `trajectory` are static: `jax.jit(sample, static_argnames=("spec", "trajectory"))`.
-    Everything else is a pytree, so one compilation serves any parameters, solver numbers, guidance scale and grid of
-    the same length; equal neighbours in a grid do nothing, which serves fewer steps as well.
+    Under `jax.jit`, `spec`, `trajectory` and `record` are static: `jax.jit(sample, static_argnames=("spec",
+    "trajectory", "record"))`. Everything else is a pytree, so one compilation serves any parameters, solver numbers,
+    guidance scale and grid of the same length; equal neighbours in a grid do nothing, which serves fewer steps as well.
 
     Args:
         key: one typed key, from which each sample's is folded by its index, or one key per sample, shape (B,).
@@ -53,39 +60,55 @@ def sample(
         grid: times, shape (steps + 1,); decreasing from noise to data, or increasing to invert.
         spec: shape and dtype of the batch, `jax.ShapeDtypeStruct((B, ...), dtype)`; starts from the prior.
         x: starts from this array at time grid[0] instead.
+        x0: starts from these data instead, noised to time grid[0]: a grid that begins below 1 edits them, the more
+            freely the later it begins (SDEdit, arXiv 2108.01073).
         noise: standard normals to use instead of the keys', shape (steps, draws, B, ...).
         first: index of the first sample: a batch may be cut into calls, and sample i stays bit-equal.
         trajectory: also return x at every time of the grid.
+        record: `record(x, s, state) -> pytree` of what to keep of each step: x and the solver's state at its end, s.
 
     Returns:
         x at grid[-1], shape (B, ...), and `Info`.
 
     Raises:
-        ValueError: not exactly one of `spec` and `x`, an untyped key, keys for another batch, or a grid without steps.
+        ValueError: not exactly one of `spec`, `x` and `x0`; an untyped key, or keys for another batch; no steps.
     """
-    if (spec is None) == (x is None):
-        raise ValueError("sample needs exactly one of spec (start from noise) and x (start from this array)")
+    if sum(start is not None for start in (spec, x, x0)) != 1:
+        raise ValueError(
+            "sample needs exactly one of spec (start from noise), x (start from this array) and x0 (start from these "
+            "data with noise)"
+        )
     if not noise_source.is_keys(key):
         raise ValueError(f"sample needs a typed key from jax.random.key(seed), got an array of dtype {key.dtype}")
     if grid.ndim != 1 or grid.shape[0] < 2:
         raise ValueError(f"grid must have shape (steps + 1,) with steps >= 1, got {grid.shape}")
-    steps, batch = grid.shape[0] - 1, jax.tree.leaves(spec if x is None else x)[0].shape[0]
+    steps, batch = grid.shape[0] - 1, jax.tree.leaves((spec, x, x0))[0].shape[0]
     if key.shape not in ((), (batch,)):
         raise ValueError(f"key must be one key or one per sample, shape () or ({batch},), got {key.shape}")
     if noise is not None and noise.shape[0] != steps:
         raise ValueError(f"noise must have shape (steps = {steps}, draws, B, ...), got {noise.shape}")
 
     keys = key if key.ndim else noise_source.sample_keys(key, batch, first)
-    if x is None:
+    if spec is not None:
         x = process.prior(noise_source.fold(keys, _PRIOR), spec)
+    elif x0 is not None:
+        x, _ = process.corrupt(noise_source.fold(keys, _PRIOR), x0, grid[0])
     source = noise_source.fold(keys, _STEPS) if noise is None else noise
 
     def body(carry, i):
         t, s = grid[i], grid[i + 1]
         move = lambda x, state: solver.step(noise_source.fold(source, i), process, denoise, x, t, s, state)
         x, state = jax.lax.cond(s == t, lambda x, state: (x, state), move, *carry)
-        return (x, state), (x if trajectory else None)
+        kept = x if trajectory else None, None if record is None else record(x, s, state)
+        return (x, state), kept
 
-    (last, _), visited = jax.lax.scan(body, (x, solver.init(process, x, grid)), jnp.arange(steps))
+    carry = x, solver.init(process, x, grid)
+    (last, state), (visited, records) = jax.lax.scan(body, carry, jnp.arange(steps))
     path = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), x, visited) if trajectory else None
-    return last, Info(nfe=solver.nfe(grid), trajectory=path)
+    return last, Info(nfe=_calls(solver, state, grid), trajectory=path, records=records)
+
+
+def _calls(solver: Solver, state: Any, grid: Float[Array, " N"]) -> Int[Array, ""]:
+    """Counted by a solver that decides on the way, such as `Adaptive`; else what it declares for the grid."""
+    count = getattr(solver, "calls", None)
+    return solver.nfe(grid) if count is None else count(state)

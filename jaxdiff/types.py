@@ -6,7 +6,7 @@ A time `t` has shape () or a *prefix* of the shape of the data it belongs to: ()
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, dataclass_transform, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, dataclass_transform, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -158,7 +158,10 @@ class Process(Protocol):
 class Solver(Protocol):
     """One reverse step from t to s < t. Frozen pytrees; a user's own solver needs these members and no base class."""
 
-    order: ClassVar[int]
+    @property
+    def order(self) -> int:
+        """Order of convergence; of a stochastic solver the weak one."""
+        ...
 
     def nfe(self, grid: Float[Array, " N"]) -> Int[Array, ""]:
         """How often the steps of `grid` call `denoise`."""

@@ -96,6 +96,9 @@ def test_each_formula_is_linked_to_its_function():
 def test_theory_tables_are_what_the_library_computes():
     """The columns of the two schedule and prediction tables, in NumPy's float64, against the functions."""
     t = np.linspace(0.05, 0.95, 7)
+    u, s = -2 + 5 * t, lambda u: 1 / (1 + np.exp(-u / 0.7))
+    decay = lambda t: np.exp(-19.9 / 4 * t**2 - 0.1 / 2 * t)
+    left = (decay(t) - decay(1)) / (1 - decay(1))
     with jax.enable_x64(True):
         rows = {
             schedules.Cosine(): -2 * np.log(np.tan(np.pi * t / 2)),
@@ -103,6 +106,9 @@ def test_theory_tables_are_what_the_library_computes():
             schedules.LinearBeta(): -np.log(np.exp(2 * (19.9 / 4 * t**2 + 0.1 / 2 * t)) - 1),
             schedules.VarianceExploding(): -2 * np.log(0.002 * ((1 + 80 / 0.002) ** t - 1)),
             schedules.EDM(): -2 * np.log(80 * t),
+            schedules.Sigmoid(start=-2.0, end=3.0, tau=0.7): np.log((s(3) - s(u)) / (s(u) - s(-2))),
+            schedules.ZeroTerminalSNR(base=schedules.LinearBeta()): -np.log(left**-2 - 1),
+            schedules.Shifted(base=schedules.RectifiedFlow(), shift=3.0): 2 * np.log((1 - t) / t) - 2 * np.log(3),
         }
         for schedule, logsnr in rows.items():
             np.testing.assert_allclose(schedules.logsnr(schedule, jnp.asarray(t)), logsnr, rtol=1e-9, atol=1e-9)

@@ -1,101 +1,33 @@
-"""Every solver of the conformance list, against the exact denoiser of a Gaussian mixture."""
+"""`sample`: its starts, its noise, what it returns and what it costs. What solvers do is in tests/test_solvers.py."""
 
 import functools
 
+import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from conformance import GRIDS, SCHEDULES, SMOOTH, SOLVERS, STOCHASTIC, mixture
+from conformance import mixture
 
-from jaxdiff import Gaussian, grids, predictions, sample, schedules, solvers
+from jaxdiff import (
+    Gaussian,
+    TrainState,
+    grids,
+    guidance,
+    make_step,
+    networks,
+    predictions,
+    sample,
+    schedules,
+    solvers,
+)
 
 compiled = functools.partial(jax.jit, static_argnames=("spec", "trajectory"))(sample)
-DETERMINISTIC = [name for name in SOLVERS if name not in STOCHASTIC]
 
 
 def spec(batch: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((batch, 2), jnp.result_type(float))
-
-
-@pytest.mark.parametrize("s", SMOOTH)
-@pytest.mark.parametrize("name", DETERMINISTIC)
-def test_order_of_convergence(name, s):
-    """The error against a fine solution falls like steps^-order, on an interior interval of time."""
-    with jax.enable_x64(True):
-        schedule, solver = SCHEDULES[s], SOLVERS[name]
-        process, denoise = Gaussian(schedule=schedule), mixture().denoiser(schedule)
-        x = 0.8 * jax.random.normal(jax.random.key(0), (64, 2))
-        solve = lambda solver, n: compiled(
-            jax.random.key(0), process, denoise, solver, jnp.linspace(0.7, 0.15, n + 1), x=x
-        )[0]
-        exact = solve(SOLVERS["heun"], 4096)
-        steps = np.array([64, 128, 256])
-        errors = [float(jnp.sqrt(((solve(solver, n) - exact) ** 2).mean())) for n in steps]
-        order = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
-        assert abs(order - solver.order) < 0.15, (order, errors)
-
-
-@pytest.mark.parametrize("s", SCHEDULES)
-@pytest.mark.parametrize("name", SOLVERS)
-def test_samples_follow_the_data(name, s):
-    """Means and covariances of 4,000 samples in 60 steps, within what sampling error and 60 steps allow."""
-    schedule = SCHEDULES[s]
-    if name == "euler" and s == "variance exploding":
-        pytest.skip("Euler in geometric time needs thousands of steps; its order is tested above")
-    grid = grids.karras(schedule, 60, sigma_min=0.02)
-    x, _ = compiled(
-        jax.random.key(0),
-        Gaussian(schedule=schedule),
-        mixture().denoiser(schedule),
-        SOLVERS[name],
-        grid,
-        spec=spec(4000),
-    )
-    data = mixture().sample(jax.random.key(7), 200_000)
-    np.testing.assert_allclose(x.mean(0), data.mean(0), atol=0.06)
-    np.testing.assert_allclose(np.cov(x.T), np.cov(data.T), atol=0.08)
-
-
-def test_ddim_with_eta_one_is_ancestral():
-    process = Gaussian(schedule=schedules.LinearBeta())
-    run = lambda solver: compiled(
-        jax.random.key(0), process, mixture().denoiser(process.schedule), solver, jnp.linspace(1, 0, 21), spec=spec(8)
-    )[0]
-    np.testing.assert_allclose(run(solvers.DDIM(eta=1.0)), run(solvers.Ancestral()), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("solver", [solvers.DPMpp2M(), solvers.Euler(), solvers.Heun()])
-def test_one_step_to_the_data_is_ddim(solver):
-    """Reductions: the last step of every solver returns the denoised value."""
-    process = Gaussian(schedule=schedules.Cosine())
-    x = jax.random.normal(jax.random.key(0), (8, 2))
-    denoise = mixture().denoiser(process.schedule)
-    last, _ = compiled(jax.random.key(0), process, denoise, solver, jnp.array([0.6, 0.0]), x=x)
-    np.testing.assert_array_equal(last, jax.jit(lambda denoise: denoise(x, jnp.float32(0.6)))(denoise))
-
-
-def test_euler_in_edm_time_is_ddim():
-    process = Gaussian(schedule=schedules.EDM())
-    run = lambda solver: compiled(
-        jax.random.key(0),
-        process,
-        mixture().denoiser(process.schedule),
-        solver,
-        grids.karras(process.schedule, 20),
-        spec=spec(8),
-    )[0]
-    np.testing.assert_allclose(run(solvers.Euler()), run(solvers.DDIM()), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("name", DETERMINISTIC)
-@pytest.mark.parametrize("s", SCHEDULES)
-def test_inversion_starts_from_data(name, s):
-    """From exact data, t = 0, every deterministic solver goes to noise without a NaN."""
-    process = Gaussian(schedule=SCHEDULES[s])
-    x0, denoise = mixture().sample(jax.random.key(1), 8), mixture().denoiser(process.schedule)
-    z, _ = compiled(jax.random.key(0), process, denoise, SOLVERS[name], jnp.linspace(0, 1, 9), x=x0)
-    assert jnp.isfinite(z).all()
 
 
 def test_inversion_and_back():
@@ -110,43 +42,6 @@ def test_inversion_and_back():
         np.testing.assert_allclose(back, x0, atol=0.06)
 
 
-@pytest.mark.parametrize("padding", [0, 3])
-@pytest.mark.parametrize("to_data", [True, False])
-@pytest.mark.parametrize("name", SOLVERS)
-def test_nfe_is_what_a_counting_denoiser_counts(name, to_data, padding):
-    calls = []
-    process = Gaussian(schedule=schedules.Cosine())
-
-    def denoise(x, t, cond=None):
-        jax.debug.callback(lambda _: calls.append(1), t)
-        return 0.5 * x
-
-    end = 0.0 if to_data else 0.2
-    grid = jnp.concatenate([jnp.linspace(1, end, 8), jnp.full(padding, end)])
-    _, info = sample(jax.random.key(0), process, denoise, SOLVERS[name], grid, x=jnp.ones((2, 2)))
-    jax.effects_barrier()
-    assert len(calls) == int(info.nfe)
-
-
-@pytest.mark.parametrize("name", SOLVERS)
-def test_noise_of_a_sample_does_not_depend_on_the_batch(name):
-    """Bit-equal with an elementwise denoiser, however the batch is cut."""
-    process, grid = Gaussian(schedule=schedules.Cosine()), jnp.linspace(1, 0, 6)
-    run = lambda first, size: np.asarray(
-        compiled(
-            jax.random.key(3),
-            process,
-            jax.tree_util.Partial(lambda x, t: 0.5 * x),
-            SOLVERS[name],
-            grid,
-            spec=spec(size),
-            first=first,
-        )[0]
-    )
-    whole = run(0, 8)
-    np.testing.assert_array_equal(np.concatenate([run(0, 3), run(3, 5)]), whole)
-
-
 @pytest.mark.parametrize("devices", [2, 4, 8])
 def test_noise_of_a_sample_does_not_depend_on_the_devices(devices):
     process, grid = Gaussian(schedule=schedules.Cosine()), jnp.linspace(1, 0, 6)
@@ -159,35 +54,31 @@ def test_noise_of_a_sample_does_not_depend_on_the_devices(devices):
 
 
 def test_one_trace_serves_every_number():
-    """Solver numbers, schedule numbers, network parameters, grids and fewer steps: one compilation."""
+    """eta, churn, guidance scale and interval, schedule and solver numbers, parameters, grid, number of steps."""
     traces = []
 
     def network(w, x, t, cond=None):
         traces.append(1)
         return w * x
 
-    def run(eta, beta_max, w, grid):
+    @jax.jit
+    def run(eta, churn, scale, low, beta_max, sigma_max, w, steps):
         process = Gaussian(schedule=schedules.LinearBeta(beta_max=beta_max), prediction=predictions.v())
         denoise = process.denoiser(jax.tree_util.Partial(network, w))
-        return compiled(jax.random.key(0), process, denoise, solvers.DDIM(eta=eta), grid, spec=spec(4))[1].nfe
+        rule = guidance.interval(rule=guidance.scale(scale=scale), low=low, high=0.8)
+        denoise = guidance.classifier_free(denoise, jnp.zeros(4, int), jnp.int32(1), rule)
+        grid = grids.karras(process.schedule, steps, sigma_max=sigma_max, length=20)
+        counts = [
+            sample(jax.random.key(0), process, denoise, solver, grid, spec=spec(4))[1].nfe
+            for solver in (solvers.DDIM(eta=eta), solvers.EDMStochastic(churn=churn), solvers.UniPC())
+        ]
+        return jnp.stack(counts)
 
-    full, half = jnp.linspace(1, 0, 11), jnp.linspace(1, 0, 6)
-    padded = jnp.concatenate([half, jnp.zeros(5)])
-    run(0.0, 20.0, 0.1, full)
+    run(0.0, 0.0, 1.0, 0.1, 20.0, 80.0, 0.1, 20)
     first = len(traces)
-    assert int(run(1.0, 10.0, 0.2, full)) == 10
-    assert int(run(0.3, 15.0, 0.3, padded)) == 5
+    np.testing.assert_array_equal(run(1.0, 10.0, 3.0, 0.2, 10.0, 50.0, 0.2, 20), [20, 39, 20])
+    np.testing.assert_array_equal(run(0.3, 5.0, 0.0, 0.0, 15.0, 20.0, 0.3, 7), [7, 13, 7])
     assert len(traces) == first
-
-
-def test_padding_changes_nothing():
-    process, short = Gaussian(schedule=schedules.Cosine()), jnp.linspace(1, 0, 6)
-    padded = jnp.concatenate([short, jnp.zeros(5)])
-    for name, solver in SOLVERS.items():
-        run = lambda grid: compiled(
-            jax.random.key(0), process, mixture().denoiser(process.schedule), solver, grid, spec=spec(4)
-        )[0]
-        np.testing.assert_allclose(run(padded), run(short), rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_trajectory_starts_at_the_noise_and_ends_at_the_sample():
@@ -209,6 +100,117 @@ def test_supplied_noise_replaces_the_keys():
     np.testing.assert_array_equal(run(0), run(1))
 
 
+def test_data_with_noise_are_a_start():
+    """SDEdit: x0 noised to the grid's first time; from a late one the data are kept, from an early one replaced."""
+    law, process = mixture(), Gaussian(schedule=schedules.Cosine())
+    data = jnp.broadcast_to(jnp.array([1.0, 0.8]), (2000, 2))  # the middle of the first component
+    changed = []
+    for start in (0.05, 0.3, 1.0):
+        grid = jnp.linspace(start, 0, 30)
+        x, info = compiled(
+            jax.random.key(0),
+            process,
+            law.denoiser(process.schedule),
+            solvers.DPMpp2M(),
+            grid,
+            x0=data,
+            trajectory=True,
+        )
+        alpha, sigma = process.schedule(start)
+        np.testing.assert_allclose(info.trajectory[0].mean(0), alpha * data[0], atol=0.1)
+        np.testing.assert_allclose(info.trajectory[0].std(0), sigma, rtol=0.06)
+        changed.append(float(jnp.abs(x - data).mean()))
+    assert changed[0] < 0.1 < changed[1] < changed[2] and changed[2] > 1
+
+
+def test_record_keeps_what_it_is_asked_for():
+    process, grid = Gaussian(schedule=schedules.Cosine()), jnp.linspace(1, 0, 6)
+    kept = lambda x, s, state: {"mean": x.mean(), "time": s, "level": state.places[0]}
+    run = jax.jit(sample, static_argnames=("spec", "record", "trajectory"))
+    denoise = mixture().denoiser(process.schedule)
+    arguments = jax.random.key(0), process, denoise, solvers.DPMpp2M(), grid
+    _, info = run(*arguments, spec=spec(4), record=kept, trajectory=True)
+    np.testing.assert_array_equal(info.records["time"], grid[1:])
+    np.testing.assert_allclose(info.records["mean"], info.trajectory[1:].mean((1, 2)), rtol=1e-5)
+    assert info.records["level"].shape == (5,)
+    assert run(*arguments, spec=spec(4))[1].records is None
+
+
+def test_gradients_and_vmap_pass_through():
+    """The derivative of a sample with respect to a parameter, the noise and the grid, against central differences."""
+    process = Gaussian(schedule=schedules.LinearBeta())
+    x = np.array([[0.4, -0.2], [1.0, 0.3]])
+
+    def end(w, x, solver):
+        denoise = process.denoiser(jax.tree_util.Partial(lambda w, x, t, cond=None: jnp.sin(w * x), w))
+        return (
+            sample(jax.random.key(0), process, denoise, solver, jnp.linspace(1, 0, 6), x=jnp.asarray(x))[0] ** 2
+        ).sum()
+
+    with jax.enable_x64(True):
+        for solver in (
+            solvers.DDIM(eta=0.5),
+            solvers.Heun(),
+            solvers.DPMpp3M(start=solvers.DPMpp2S()),
+            solvers.UniPC(),
+        ):
+            value = jax.jit(lambda w, solver=solver: end(w, x, solver))
+            slope, h = jax.jit(jax.grad(value))(jnp.float64(0.7)), 1e-6
+            numeric = (value(0.7 + h) - value(jnp.float64(0.7 - h))) / (2 * h)
+            np.testing.assert_allclose(slope, numeric, rtol=1e-5)
+            many = jax.jit(jax.vmap(value))(jnp.array([0.2, 0.7]))
+            np.testing.assert_allclose(many[1], value(jnp.float64(0.7)), rtol=1e-8)
+
+
+@pytest.mark.parametrize(("double", "tolerance"), [(False, 1e-4), (True, 1e-10)])
+def test_networks_give_the_same_samples_for_every_split(double, tolerance):
+    """20 deterministic steps of a network; sums over its width may be taken in another order."""
+    init, apply = networks.functional(lambda rngs: networks.MLP((2,), width=32, depth=2, rngs=rngs))
+    with jax.enable_x64(double):
+        params = jax.tree.map(
+            lambda p: p + 0.1 * jax.random.normal(jax.random.key(1), p.shape), init(jax.random.key(0))
+        )
+        if double:  # networks return float32 by contract; the sampler's own arithmetic is what is asked about
+            apply_ = lambda params, x, t, cond=None: jnp.tanh(x @ jnp.array([[0.3, 0.2], [-0.4, 0.5]]) + t)
+        else:
+            apply_ = apply
+        process = Gaussian(schedule=schedules.Cosine())
+        denoise = process.denoiser(jax.tree_util.Partial(apply_, params))
+        run = lambda first, size: np.asarray(
+            compiled(
+                jax.random.key(3),
+                process,
+                denoise,
+                solvers.DPMpp2M(),
+                jnp.linspace(1, 0, 21),
+                spec=spec(size),
+                first=first,
+            )[0]
+        )
+        whole, parts = run(0, 16), np.concatenate([run(0, 5), run(5, 11)])
+        np.testing.assert_allclose(parts, whole, rtol=tolerance, atol=tolerance * np.abs(whole).max())
+
+
+def test_a_linen_module_and_a_bare_function_serve_as_networks():
+    class Net(flax.linen.Module):
+        @flax.linen.compact
+        def __call__(self, x, t, cond=None):
+            return flax.linen.Dense(2)(jnp.concatenate([x, jnp.broadcast_to(t, x.shape[:1])[:, None]], 1))
+
+    net, process = Net(), Gaussian(schedule=schedules.Cosine())
+    params = net.init(jax.random.key(0), jnp.zeros((1, 2)), jnp.zeros(()))
+    apply = lambda params, x, t, cond=None, *, s=None, key=None: net.apply(params, x, t, cond)
+    step = jax.jit(make_step(process, apply, optax.sgd(1e-2)))
+    state = TrainState.create(params, optax.sgd(1e-2))
+    state, metrics = step(state, jax.random.key(0), {"x0": jnp.ones((8, 2))})
+    assert jnp.isfinite(metrics["loss"])
+    bare = lambda x, t, cond=None: 0.1 * x
+    for network in (jax.tree_util.Partial(apply, state.ema), bare):
+        denoise = process.denoiser(network)
+        x, _ = compiled(jax.random.key(0), process, denoise, solvers.DDIM(), jnp.linspace(1, 0, 4), spec=spec(3))
+        assert x.shape == (3, 2) and jnp.isfinite(x).all()
+
+
 def test_memory_does_not_grow_with_steps():
     process = Gaussian(schedule=schedules.Cosine())
     used = []
@@ -223,23 +225,6 @@ def test_memory_does_not_grow_with_steps():
         )
         used.append(lowered.compile().memory_analysis().temp_size_in_bytes)
     assert used[1] - used[0] <= 4 * 990 + 128  # the grid itself, and alignment
-
-
-@pytest.mark.parametrize("g", GRIDS)
-@pytest.mark.parametrize("s", SCHEDULES)
-@pytest.mark.parametrize("steps", [1, 2, 3, 50])
-def test_grids_run_from_exactly_one_to_exactly_zero(g, s, steps):
-    times = np.asarray(GRIDS[g](SCHEDULES[s], steps))
-    assert times.shape == (steps + 1,)
-    assert (times[0], times[-1]) == (1.0, 0.0)
-    assert (np.diff(times) < 0).all()
-
-
-def test_karras_grid_is_that_of_the_paper():
-    """arXiv 2206.00364, eq. 5, on the schedule whose time is the noise scale."""
-    i, n = np.arange(10), 10
-    paper = (80 ** (1 / 7) + i / (n - 1) * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
-    np.testing.assert_allclose(80 * grids.karras(schedules.EDM(), n)[:-1], paper, rtol=1e-4)
 
 
 PROCESS = Gaussian(schedule=schedules.Cosine())
@@ -262,9 +247,3 @@ def test_bad_arguments_are_refused(change, message):
         sample(
             arguments.pop("key"), PROCESS, lambda x, t, cond=None: x, solvers.DDIM(), arguments.pop("grid"), **arguments
         )
-
-
-@pytest.mark.parametrize("times", [[0.0, 0.5, 0.2], [1.0], [1.5, 0.0], [[1.0, 0.0]]])
-def test_from_times_refuses(times):
-    with pytest.raises(ValueError, match="grid"):
-        grids.from_times(jnp.array(times))

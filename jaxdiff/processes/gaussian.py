@@ -50,8 +50,8 @@ class Gaussian:
         with jax.ensure_compile_time_eval():
             alpha, sigma = self.schedule(1.0)
             a, b = self.prediction(self.schedule, 1.0)
-            determinant = alpha * b - sigma * a
-        if not jnp.abs(determinant) > 0:
+            informative = bool(jnp.abs(alpha * b - sigma * a) > 0)
+        if not informative:
             raise ValueError(
                 f"prediction {type(self.prediction).__name__} cannot give x0 at t = 1, where "
                 f"{type(self.schedule).__name__} has alpha = {float(alpha):g}: the output holds no signal there; "
@@ -62,6 +62,11 @@ class Gaussian:
         """A draw of the noise at t = 1, N(0, sigma(1)^2 I), with the shape (B, ...) and dtype of `spec`."""
         _, sigma = self.schedule(jnp.ones((), spec.dtype))
         return sigma * noise.normal(keys, spec)
+
+    def prior_log_density(self, x: Float[Array, "B ..."]) -> Float[Array, " B"]:
+        """log N(x; 0, sigma(1)^2 I), of what `prior` draws, in nats, shape (B,)."""
+        _, sigma = self.schedule(jnp.ones((), x.dtype))
+        return -0.5 * ((x / sigma) ** 2 + jnp.log(2 * jnp.pi * sigma**2)).sum(tuple(range(1, x.ndim)))
 
     def corrupt(
         self, keys: Noise, x0: Float[Array, "B ..."], t: Time

@@ -10,7 +10,10 @@ from jaxdiff.schedules.edm import EDM
 from jaxdiff.schedules.from_betas import FromBetas
 from jaxdiff.schedules.linear_beta import LinearBeta
 from jaxdiff.schedules.rectified_flow import RectifiedFlow
+from jaxdiff.schedules.shifted import Shifted
+from jaxdiff.schedules.sigmoid import Sigmoid
 from jaxdiff.schedules.variance_exploding import VarianceExploding
+from jaxdiff.schedules.zero_terminal_snr import ZeroTerminalSNR
 
 __all__ = [
     "EDM",
@@ -18,7 +21,10 @@ __all__ = [
     "FromBetas",
     "LinearBeta",
     "RectifiedFlow",
+    "Shifted",
+    "Sigmoid",
     "VarianceExploding",
+    "ZeroTerminalSNR",
     "logsnr",
     "rates",
 ]

@@ -32,8 +32,18 @@ class FromBetas:
             if not ((betas > 0) & (betas < 1)).all():
                 raise ValueError(
                     f"each beta must lie in (0, 1), got values from {betas.min():g} to {betas.max():g}; "
-                    "a zero-terminal-SNR table ends in beta = 1: rescale it, or use schedules.Cosine"
+                    "a zero-terminal-SNR table ends in beta = 1: give its unscaled betas to schedules.ZeroTerminalSNR"
                 )
+
+    @classmethod
+    def linear(cls, steps: int = 1000, *, first: float = 1e-4, last: float = 0.02) -> "FromBetas":
+        """Betas in equal steps from `first` to `last`: DDPM's table (arXiv 2006.11239, sec. 4)."""
+        return cls(betas=np.linspace(first, last, steps, dtype=np.float32))
+
+    @classmethod
+    def scaled_linear(cls, steps: int = 1000, *, first: float = 0.00085, last: float = 0.012) -> "FromBetas":
+        """Square roots of betas in equal steps: the table of Stable Diffusion 1 and 2 (arXiv 2112.10752, its code)."""
+        return cls(betas=(np.linspace(first**0.5, last**0.5, steps) ** 2).astype(np.float32))
 
     def _table(self) -> Float[Array, " entries"]:
         """log alpha at t = 0, 1/K, ..., 1."""

@@ -1,19 +1,30 @@
 """Ancestral sampling: draw x_s from the process's own bridge q(x_s | x_t, x0) (arXiv 2006.11239, alg. 2)."""
 
-from typing import Any, ClassVar
+from typing import Any
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxdiff import noise
 from jaxdiff.solvers.steps import real_steps
-from jaxdiff.types import Data, Denoiser, Noise, Process, pytree
+from jaxdiff.types import Data, Denoiser, Noise, Process, pytree, static
+
+_MORE = 1  # the draw beside the bridge's own
 
 
 @pytree
 class Ancestral:
-    """DDPM's sampler, with the posterior variance; stochastic, one call a step, any process."""
+    """DDPM's sampler; stochastic, one call a step, any process.
 
-    order: ClassVar[int] = 1
-    one_call: ClassVar[bool] = True
+    Args:
+        large: the variance of q(x_t | x_s) instead of that of the bridge q(x_s | x_t, x0), on a Gaussian process: the
+            two bounds of arXiv 2006.11239, sec. 3.2. They agree as steps shrink.
+    """
+
+    large: bool = static(default=False)
+    order = 1
+    strong_order = 1
+    one_call = True
 
     def nfe(self, grid: Float[Array, " N"]) -> Int[Array, ""]:
         return real_steps(grid)
@@ -31,4 +42,11 @@ class Ancestral:
         s: Float[Array, ""],
         state: Any,
     ) -> tuple[Data, Any]:
-        return process.bridge(keys, denoise(x, t), x, t, s), state
+        x_s = process.bridge(keys, denoise(x, t), x, t, s)
+        if not self.large:
+            return x_s, state
+        # sigma_ts^2 = bridge variance / (sigma_s / sigma_t)^2: what is missing is drawn on top.
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = process.schedule(t), process.schedule(s)
+        whole = sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2
+        missing = jnp.where(sigma_s > 0, jnp.maximum(whole * (1 - (sigma_s / sigma_t) ** 2), 0.0), 0.0)
+        return noise.add(keys, x_s, jnp.sqrt(missing), _MORE), state

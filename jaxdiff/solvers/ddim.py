@@ -1,6 +1,6 @@
 """DDIM: the family between the probability-flow ODE and ancestral sampling (arXiv 2010.02502, eq. 12 and 16)."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -19,8 +19,9 @@ class DDIM:
     """
 
     eta: Scalar = 0.0
-    order: ClassVar[int] = 1
-    one_call: ClassVar[bool] = True
+    order = 1
+    strong_order = 1
+    one_call = True
 
     def nfe(self, grid: Float[Array, " N"]) -> Int[Array, ""]:
         return real_steps(grid)

@@ -1,39 +1,35 @@
-"""DPM-Solver++(2M): second order in log-SNR, from one call a step and the previous one (arXiv 2211.01095, alg. 2)."""
+"""DPM-Solver++(2M): second order in log(alpha / sigma), from one call a step and the previous one.
 
-from typing import ClassVar
+arXiv 2211.01095, alg. 2.
+"""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from jaxdiff.rates import logsnr
-from jaxdiff.solvers.steps import noise_in, real_steps
-from jaxdiff.types import Denoiser, Noise, Process, pytree
-
-
-@pytree
-class History:
-    """The previous denoised value and half log-SNR; `filled` is false before the first step."""
-
-    x0: Float[Array, "B ..."]
-    level: Float[Array, ""]
-    filled: Bool[Array, ""]
+from jaxdiff.solvers.multistep import History, begin
+from jaxdiff.solvers.steps import carry, level, real_steps
+from jaxdiff.types import Denoiser, Noise, Process, pytree, static
 
 
 @pytree
 class DPMpp2M:
     """x_s = alpha_s D + sigma_s (x - alpha_t D) / sigma_t with D = x0 + h (x0 - x0_prev) / (2 h_prev).
 
-    h is the step in log(alpha / sigma). The first step, and the step to s = 0, are DDIM's.
+    h is the step in log(alpha / sigma). The first step, the one after alpha = 0, and the step to s = 0 are DDIM's.
+
+    Args:
+        lower_final: the last step is DDIM's even where it ends in noise.
     """
 
-    order: ClassVar[int] = 2
-    one_call: ClassVar[bool] = True
+    lower_final: bool = static(default=False)
+    order = 2
+    one_call = True
 
     def nfe(self, grid: Float[Array, " N"]) -> Int[Array, ""]:
         return real_steps(grid)
 
     def init(self, process: Process, x: Float[Array, "B ..."], grid: Float[Array, " N"]) -> History:
-        return History(x0=jnp.zeros_like(x), level=jnp.zeros((), grid.dtype), filled=jnp.array(False))
+        return begin(x, grid, 1)
 
     def step(
         self,
@@ -45,13 +41,10 @@ class DPMpp2M:
         s: Float[Array, ""],
         state: History,
     ) -> tuple[Float[Array, "B ..."], History]:
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = process.schedule(t), process.schedule(s)
+        at, to = process.schedule(t), process.schedule(s)
+        now, end = level(process.schedule, t), level(process.schedule, s)
         x0 = denoise(x, t)
-        level_t, level_s = 0.5 * logsnr(process.schedule, t), 0.5 * logsnr(process.schedule, s)
-        # An infinite step (from alpha = 0, or to sigma = 0) has no second order: extrapolate by nothing.
-        usable = state.filled & jnp.isfinite(level_s) & jnp.isfinite(state.level)
-        ratio = jnp.where(usable, level_s - level_t, 0.0) / jnp.where(usable, level_t - state.level, 1.0)
-        extrapolated = x0 + 0.5 * ratio * (x0 - state.x0)
-        x_s = alpha_s * extrapolated + sigma_s * noise_in(x, extrapolated, alpha_t, sigma_t)
-        x_s = jnp.where(sigma_s == 0, x0, x_s)
-        return x_s, History(x0=x0, level=level_t, filled=jnp.array(True))
+        usable = (state.order(2, self.lower_final) > 1) & jnp.isfinite(end)
+        step, previous_step = jnp.where(usable, end - now, 0.0), jnp.where(usable, now - state.places[0], 1.0)
+        average = x0 + 0.5 * step / previous_step * (x0 - state.values[0])
+        return jnp.where(to[1] == 0, x0, carry(x, average, at, to)), state.push(x0, now)

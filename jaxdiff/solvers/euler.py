@@ -1,6 +1,6 @@
 """Euler's method on the probability-flow ODE dx/dt in the process's own time (arXiv 2011.13456, eq. 13)."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -13,8 +13,8 @@ from jaxdiff.types import Denoiser, Noise, Process, pytree
 class Euler:
     """x_s = x + (s - t) dx/dt; the flow-matching sampler on RectifiedFlow. The step to s = 0 returns x0."""
 
-    order: ClassVar[int] = 1
-    one_call: ClassVar[bool] = True
+    order = 1
+    one_call = True
 
     def nfe(self, grid: Float[Array, " N"]) -> Int[Array, ""]:
         return real_steps(grid)

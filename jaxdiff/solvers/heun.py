@@ -1,6 +1,6 @@
 """Heun's method, the trapezoidal rule on dx/dt (arXiv 2206.00364, alg. 1)."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jaxdiff.types import Denoiser, Noise, Process, pytree
 class Heun:
     """Second order, two calls a step; the step to s = 0 makes one call and returns x0."""
 
-    order: ClassVar[int] = 2
+    order = 2
 
     def nfe(self, grid: Float[Array, " N"]) -> Int[Array, ""]:
         return 2 * real_steps(grid) - jnp.sum((grid[1:] == 0) & (grid[:-1] > 0))

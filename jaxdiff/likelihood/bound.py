@@ -1,14 +1,12 @@
-"""Likelihood: what a denoiser says about the density of data.
+"""The ELBO in continuous time (arXiv 2107.00630, eq. 11 and 17), from the three terms that a process defines:
 
-The ELBO in continuous time (arXiv 2107.00630, eq. 11 and 17), from the three terms that a process defines:
-
-    -log p(x0) <= prior_kl(x0) + integral over [t_min, 1] of E rate(x0, denoise(x_t, t), t) dt
-                  + reconstruction(x0, t_min)
+-log p(x0) <= prior_kl(x0) + integral over [t_min, 1] of E rate(x0, denoise(x_t, t), t) dt
+              + reconstruction(x0, t_min)
 """
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from jaxdiff import noise
 from jaxdiff.processes import Gaussian
@@ -24,6 +22,7 @@ def elbo(
     *,
     t_min: Scalar = 1e-3,
     draws: int = 64,
+    first: int | Int[Array, ""] = 0,
 ) -> Float[Array, " B"]:
     """A Monte-Carlo estimate of the lower bound on log p(x0); its mean over keys is a bound for every denoiser.
 
@@ -40,19 +39,20 @@ def elbo(
         t_min: where the integral starts, in (0, 1). The decoder below it is a Gaussian of standard deviation
             sigma / alpha: the bound is loose where that is not small beside the finest detail of the data.
         draws: noisy copies of each example.
+        first: index of the first example: the noise of example i depends only on the key and on `first + i`.
 
     Returns:
         Nats for each example, shape (B,).
     """
     batch = x0.shape[0]
-    schedule, first = process.schedule, jnp.asarray(t_min)
+    schedule, start = process.schedule, jnp.asarray(t_min)
     # log s = -softplus(logsnr) / 2, and its inverse.
     log_s = lambda t: -0.5 * jax.nn.softplus(logsnr(schedule, t))
     time = lambda log_s: schedule.inverse(jnp.log(jnp.expm1(-2 * log_s)))
-    last, span = log_s(1.0), log_s(1.0) - log_s(first)
+    last, span = log_s(1.0), log_s(1.0) - log_s(start)
 
     def draw(i):
-        keys = noise.fold(noise.sample_keys(key, batch), i)
+        keys = noise.fold(noise.sample_keys(key, batch, first), i)
         u = 1 - jax.vmap(jax.random.uniform)(noise.fold(keys, 0))  # in (0, 1]: never at a schedule's end without signal
         t, slope = jax.jvp(time, (last - span * (i + u) / draws,), (jnp.full(batch, span),))
         x_t, _ = process.corrupt(noise.fold(keys, 1), x0, t)
@@ -60,15 +60,7 @@ def elbo(
         return slope * (process.rate(x0, denoise(x_t, t), t) - control + mean)
 
     diffusion = jax.lax.map(draw, jnp.arange(draws)).mean(0)
-    return -(process.prior_kl(x0) + diffusion + process.reconstruction(x0, first))
-
-
-def bits_per_dim(log_density: Float[Array, " B"], size: int, bin_width: float = 1.0) -> Float[Array, " B"]:
-    """-log2 p per dimension, of data with `size` dimensions whose quantisation bins are `bin_width` wide.
-
-    Images of 256 levels scaled to [-1, 1] have bins of 2 / 255.
-    """
-    return -(log_density / size + jnp.log(bin_width)) / jnp.log(2.0)
+    return -(process.prior_kl(x0) + diffusion + process.reconstruction(x0, start))
 
 
 def _linear_rate(
