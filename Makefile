@@ -5,6 +5,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# A process for each core, up to four: each holds a few GB of compiled programs.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test slow lint format docs clean
 .DELETE_ON_ERROR:
@@ -13,10 +15,10 @@ demo: $(VENV)/ready
 	$(BIN)/python -m experiments.demo
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 slow: $(VENV)/ready
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(PARALLEL)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxdiff.solvers.steps import carry, carry_noise, midpoint, noise_in, real_steps, steps_to_noise
+from jaxdiff.solvers.steps import by_midpoint, real_steps, steps_to_noise
 from jaxdiff.types import Denoiser, Noise, Process, pytree
 
 
@@ -37,15 +37,10 @@ class DPMSolver2:
         s: Float[Array, ""],
         state: Any,
     ) -> tuple[Float[Array, "B ..."], Any]:
-        at, to = process.schedule(t), process.schedule(s)
         x0 = denoise(x, t)
 
         def corrected():
-            m = midpoint(process.schedule, t, s)
-            middle = process.schedule(m)
-            x_m = carry(x, x0, at, middle)
-            second = denoise(x_m, m)
-            by_noise = carry_noise(x, noise_in(x_m, second, *middle), at, to)
-            return jnp.where(at[0] > 0, by_noise, carry(x, second, at, to))
+            by_data, by_noise = by_midpoint(process, denoise, x, x0, t, s)
+            return jnp.where(process.schedule(t)[0] > 0, by_noise, by_data)
 
-        return jax.lax.cond(to[1] == 0, lambda: x0, corrected), state
+        return jax.lax.cond(process.schedule(s)[1] == 0, lambda: x0, corrected), state

@@ -15,8 +15,7 @@ from jaxdiff.types import Denoiser, Noise, Process, Solver, pytree, static
 class DPMpp3M:
     """x_s = alpha_s D + sigma_s (x - alpha_t D) / sigma_t, D the average of a parabola through three denoised values.
 
-    The order grows over the first steps, 1, 2, 3. That start alone limits the error to about order 2.4; give `start` to
-    reach 3.
+    The order grows over the first steps, 1, 2, 3. Such a start leaves an error of order 2; give `start` to reach 3.
 
     Args:
         start: takes the first two steps; a one-step solver of order 2, such as `DPMpp2S()`, is enough.

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxdiff.rates import rates
-from jaxdiff.types import Process, Scalar, Schedule, Time, expand
+from jaxdiff.types import Denoiser, Process, Scalar, Schedule, Time, expand
 
 Point = tuple[Float[Array, "..."], Float[Array, "..."]]
 """(alpha, sigma) at one time."""
@@ -95,3 +95,19 @@ def midpoint(schedule: Schedule, t: Float[Array, ""], s: Float[Array, ""]) -> Fl
     finite = jnp.isfinite(start)
     middle = jnp.where(finite, 0.5 * (jnp.where(finite, start, 0.0) + end), end + jnp.sign(start))
     return schedule.inverse(2 * jnp.where(jnp.isfinite(end), middle, 0.0))  # a step to the data has no midpoint
+
+
+def by_midpoint(
+    process: Process,
+    denoise: Denoiser,
+    x: Float[Array, "B ..."],
+    x0: Float[Array, "B ..."],
+    t: Float[Array, ""],
+    s: Float[Array, ""],
+) -> tuple[Float[Array, "B ..."], Float[Array, "B ..."]]:
+    """The step from t to s with what one more call finds half-way: by its denoised value, and by its noise."""
+    at, m, to = process.schedule(t), midpoint(process.schedule, t, s), process.schedule(s)
+    middle = process.schedule(m)
+    x_m = carry(x, x0, at, middle)
+    second = denoise(x_m, m)
+    return carry(x, second, at, to), carry_noise(x, noise_in(x_m, second, *middle), at, to)

@@ -11,7 +11,7 @@ from jaxdiff.types import Denoiser, Noise, Process, Solver, pytree, static
 
 
 @pytree
-class Memory:
+class Corrected:
     """The history of denoised values, and the last corrected x with its time and the order of the step from it."""
 
     history: History
@@ -55,8 +55,8 @@ class UniPC:
     def nfe(self, grid: Float[Array, " N"]) -> Int[Array, ""]:
         return started_nfe(self.start, grid, self.p)
 
-    def init(self, process: Process, x: Float[Array, "B ..."], grid: Float[Array, " N"]) -> Memory:
-        return Memory(history=begin(x, grid, self.p), x=x, t=grid[0], order=jnp.zeros((), jnp.int32))
+    def init(self, process: Process, x: Float[Array, "B ..."], grid: Float[Array, " N"]) -> Corrected:
+        return Corrected(history=begin(x, grid, self.p), x=x, t=grid[0], order=jnp.zeros((), jnp.int32))
 
     def step(
         self,
@@ -66,8 +66,8 @@ class UniPC:
         x: Float[Array, "B ..."],
         t: Float[Array, ""],
         s: Float[Array, ""],
-        state: Memory,
-    ) -> tuple[Float[Array, "B ..."], Memory]:
+        state: Corrected,
+    ) -> tuple[Float[Array, "B ..."], Corrected]:
         history, schedule = state.history, process.schedule
         at, to = schedule(t), schedule(s)
         now, end = level(schedule, t), level(schedule, s)
@@ -96,7 +96,7 @@ class UniPC:
         x_s = started(self.start, starting, predicted, **at_work)
         # A starting solver's step is better than what the corrector would make of it.
         taken = jnp.where(starting, 0, order)
-        return x_s, Memory(history=history.push(x0, now), x=jnp.where(starting, x, x_t), t=t, order=taken)
+        return x_s, Corrected(history=history.push(x0, now), x=jnp.where(starting, x, x_t), t=t, order=taken)
 
     def _moments(self, h: Float[Array, ""], count: int, two_points: Any) -> list[Float[Array, ""]]:
         moments = exponential_moments(h, count)
