@@ -225,7 +225,9 @@ def choices_help(places: Mapping[str, Mapping[str, Choice]] = CHOICES) -> str:
 
 
 def _registry() -> ConstructorRegistry:
-    """Teaches tyro the library's pytrees: their numbers are floats, whatever arrays their annotations admit as well."""
+    """Teaches tyro the library's pytrees: numbers are floats, whatever arrays their annotations admit as well, but for
+    static ones, which have their own type.
+    """
     registry = ConstructorRegistry()
 
     @registry.struct_rule
@@ -241,11 +243,9 @@ def _registry() -> ConstructorRegistry:
         for field in dataclasses.fields(value):
             content = getattr(value, field.name)
             if isinstance(content, int | float):
-                fields.append(
-                    StructFieldSpec(
-                        name=field.name, type=float, default=content, helptext=_help(type(value), field.name)
-                    )
-                )
+                kind = type(content) if field.metadata.get("static") else float
+                text = _help(type(value), field.name)
+                fields.append(StructFieldSpec(name=field.name, type=kind, default=content, helptext=text))
             elif dataclasses.is_dataclass(content) and isinstance(value, Gaussian):
                 fields.append(StructFieldSpec(name=field.name, type=type(content), default=content))
         return StructConstructorSpec(instantiate=lambda **new: dataclasses.replace(value, **new), fields=tuple(fields))

@@ -1,5 +1,6 @@
 """Eight CPU devices for every test, so that the parallel paths run anywhere; warnings are errors (pyproject.toml)."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -16,6 +17,14 @@ import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_of_one_module():
+    """Compiled programs are forgotten after each module: thousands of them exhaust a process's memory maps."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 def pytest_collection_modifyitems(config, items):

@@ -10,8 +10,9 @@ import pytest
 import tiny
 from PIL import Image
 
-from experiments import cli, evaluate, recipes, sample, train
+from experiments import cli, config, evaluate, recipes, sample, train
 from experiments.cli import CHOICES, train_arguments
+from experiments.errors import UserError
 from experiments.evaluation import BASELINE
 from jaxdiff import predictions, schedules, solvers, times
 
@@ -192,8 +193,25 @@ def test_help_names_the_choices(program, capsys):
     code, out, _ = run(capsys, program, *(["digits"] if program == "train" else []), "--help")
     assert code == 0
     place = "--sampler.solver" if program == "train" else "--solver"
-    assert f"{place} {{ancestral,ddim,dpmpp2m,euler,heun}}" in " ".join(out.split()).replace(", ", ",")
+    text = " ".join(out.split()).replace(", ", ",")
+    assert f"{place} {{{','.join(CHOICES['sampler.solver'])}}}" in text
+    assert {"ancestral", "ddim", "dpmpp2m", "heun", "unipc"} <= CHOICES["sampler.solver"].keys()
     assert "--guidance-scale" in out or "--sampler.guidance-scale" in out
+
+
+def test_numbers_of_a_solver_have_their_types():
+    _, recipe = train_arguments(["digits", "--sampler.solver", "unipc", "--sampler.solver.p", "3"])
+    assert recipe.sampler.solver == solvers.UniPC(p=3) and type(recipe.sampler.solver.p) is int
+    _, recipe = train_arguments(["digits", "--sampler.solver", "dpmpp2m", "--sampler.solver.lower-final"])
+    assert recipe.sampler.solver == solvers.DPMpp2M(lower_final=True)
+    with pytest.raises(UserError, match="1 to 4, got 9"):
+        train_arguments(["digits", "--sampler.solver", "deis", "--sampler.solver.order", "9"])
+
+
+@pytest.mark.parametrize("name", CHOICES["sampler.solver"])
+def test_every_solver_that_can_be_chosen_can_be_stored(name):
+    _, recipe = train_arguments(["digits", "--sampler.solver", name])
+    assert config.decode(config.encode(recipe)).sampler.solver == recipe.sampler.solver
 
 
 def test_train_help_lists_the_recipes(capsys):
