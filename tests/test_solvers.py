@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from conformance import (
     COUNTS_ITSELF,
     FOR_CONSISTENCY,
@@ -103,7 +104,10 @@ def test_finite_for_few_steps_everywhere(name):
 
 
 def check_law(name, names):
-    """4,000 samples in 60 steps; and from exact data, t = 0, deterministic solvers go to noise without a NaN."""
+    """4,000 samples in 60 steps, by their moments and by two-sample tests along three directions.
+
+    And from exact data, t = 0, deterministic solvers go to noise without a NaN.
+    """
     law, solver = mixture(), SOLVERS[name]
     data = law.sample(jax.random.key(7), 200_000)
     keys = noise.sample_keys(jax.random.key(0), 4000)
@@ -119,6 +123,9 @@ def check_law(name, names):
             x, _ = compiled(keys, process, denoise, solver, grid, x=prior)
             np.testing.assert_allclose(x.mean(0), data.mean(0), atol=0.06, err_msg=s)
             np.testing.assert_allclose(np.cov(x.T), np.cov(data.T), atol=0.08, err_msg=s)
+            for direction in ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0)):
+                along = [np.asarray(points[:1000] @ jnp.array(direction)) for points in (x, data)]
+                assert scipy.stats.ks_2samp(*along).pvalue > 1e-4, (s, direction)
         if name in DETERMINISTIC:
             z, _ = compiled(keys, process, denoise, solver, upwards, x=data[:4000])
             assert jnp.isfinite(z).all(), s
