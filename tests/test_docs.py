@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import re
 import tempfile
 from pathlib import Path
@@ -10,14 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conformance import SOLVERS, STOCHASTIC
 
-from jaxdiff import predictions, sample, schedules, solvers
+from jaxdiff import Gaussian, predictions, sample, schedules, solvers
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 RUN = [page for page in PAGES if page.name == "README.md" or page.parent != ROOT]
 STATISTICS = ("mean_square", "kurtosis", "near_a_point")
-THEORY, OWN_SOLVER = ROOT / "docs/theory.md", ROOT / "docs/own_solver.md"
+THEORY, OWN_SOLVER, SOLVER_PAGE = (ROOT / f"docs/{page}.md" for page in ("theory", "own_solver", "solvers"))
 
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?:\[([^\[\]]*))?\]\(([^)\s]+)[^)]*\)")  # no label: the link around a picture
@@ -167,3 +169,58 @@ def test_own_solver_page_measures_order_two():
     names = namespace(OWN_SOLVER)
     assert names["order"] == pytest.approx(2, abs=0.15)
     assert f"`info.nfe` is {int(names['info'].nfe)}" in OWN_SOLVER.read_text()
+
+
+WRAPPED = {
+    "Restart": solvers.Restart(inner=solvers.Heun(), low=0.3, high=0.6, times=3, steps=2),
+    "PredictorCorrector": solvers.PredictorCorrector(inner=solvers.DDIM(), corrections=2),
+    "Memory": solvers.Memory(inner=solvers.DPMpp2M(), start=jnp.zeros_like),
+}
+
+
+def solver_rows() -> dict[str, list[str]]:
+    """The rows of the tables of all solvers: name, and the cells behind it."""
+    rows = re.findall(r"^\| \[`(\w+)`\]\(\.\./jaxdiff/solvers/\w+\.py\)[^|]*\| (.*) \|$", SOLVER_PAGE.read_text(), re.M)
+    return {name: cells.split(" | ") for name, cells in rows}
+
+
+def test_each_solver_has_one_row():
+    assert sorted(solver_rows()) == sorted(solvers.__all__)
+
+
+@pytest.mark.parametrize("name", solvers.__all__)
+def test_solver_rows_are_what_the_classes_say(name):
+    """Order, calls on grids that end at the data and in noise, history; who draws noise is in the conformance list."""
+    order, to_data, to_noise, stochastic, history, _ = solver_rows()[name]
+    solver = WRAPPED.get(name) or getattr(solvers, name)()
+    inner = getattr(solver, "inner", None)
+    assert solver.order == (inner.order if order == "inner's" else int(re.match(r"\d+", order)[0]))
+    for formula, end in ((to_data, 0.0), (to_noise, 0.1)):
+        if formula == "counted":
+            with pytest.raises(ValueError, match=r"info\.nfe"):
+                solver.nfe(jnp.linspace(1, end, 5))
+            continue
+        for n in (4, 9):  # enough steps for Restart to be passed
+            grid = jnp.linspace(1, end, n + 1)
+            code = re.sub(r"(?<=\w) (?=[\w(])", "*", formula.strip("`").replace("2n", "2*n"))
+            names = {field: getattr(solver, field, 0) for field in ("times", "steps", "corrections")}
+            assert int(solver.nfe(grid)) == eval(code, {"n": n, "inner": inner and int(inner.nfe(grid)), **names}), n
+    if inner is None:
+        draws = {type(SOLVERS[entry]).__name__ for entry in STOCHASTIC}
+        assert (stochastic != "no") == (name in draws)
+        state = solver.init(Gaussian(schedule=schedules.Cosine()), jnp.zeros((1, 2)), jnp.linspace(1, 0, 5))
+        kept = getattr(getattr(state, "history", state), "values", ())
+        assert len(kept) == int(re.match(r"\d+", history)[0])
+
+
+def test_measured_solver_errors_are_those_of_the_results():
+    """The table of the digits: each number as the committed JSON has it."""
+    measured = json.loads((ROOT / "benchmarks/results/solvers.json").read_text())["digits"]["solvers"]
+    rows = re.findall(r"^\| `([^`]+)` \| (.*) \|$", SOLVER_PAGE.read_text(), re.MULTILINE)
+    assert {name for name, _ in rows} == set(measured) - {"Adaptive"}
+    for name, cells in rows:
+        *errors, _ = (cell.strip() for cell in cells.split("|"))
+        points = {point["budget"]: point for point in measured[name]}
+        expected = [points.get(b, {}).get(key) for key in ("rms", "law") for b in (10, 20, 50)]
+        for shown, value in zip(errors, expected, strict=True):
+            assert (float(shown) == pytest.approx(value, rel=6e-3)) if shown else value is None, (name, shown, value)

@@ -62,6 +62,7 @@ def pairwise():
     return rows
 
 
+@functools.cache
 def process_of(schedule, prediction):
     """The process with both chosen by number, or None where the pair is refused."""
     try:
