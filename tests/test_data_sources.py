@@ -202,6 +202,7 @@ class TestIdx:
             (gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x09abc"), "holds 3 bytes"),
             (gzip.compress(bytes(2000))[:-9], "gzipped"),
         ],
+        ids=["not packed", "short", "another type", "too few", "cut off"],  # packed bytes hold the time of day
     )
     def test_files_that_are_not_idx(self, tmp_path, content, says):
         (tmp_path / "file.gz").write_bytes(content)
