@@ -3,6 +3,9 @@
 python -m experiments.train fashion_mnist                      downloads the four published files
 python -m experiments.train fashion_mnist --data.raw-dir DIR   uses files that are already here
 python -m experiments.evaluate runs/fashion_mnist
+
+Expected, with 2,000 samples at guidance scale 1 and one judge: Frechet ratio 42 (62 for a Gaussian a class), class
+consistency 0.84, recall 0.45 (0.25); two x86 CPU cores. It is a start, not a converged model: --steps 20000 on a GPU.
 """
 
 from experiments.data import FashionMnist
