@@ -92,7 +92,9 @@ class Gaussian:
             raise ValueError(f"forward goes from s to a later t, got s = {s} and t = {t}; to remove noise use a solver")
         (alpha_s, sigma_s), (alpha_t, sigma_t) = self.schedule(s), self.schedule(t)
         ratio = jnp.where(alpha_s > 0, alpha_t, 1.0) / jnp.where(alpha_s > 0, alpha_s, 1.0)  # 1 from noise to noise
-        std = jnp.sqrt(jnp.maximum(sigma_t**2 - (ratio * sigma_s) ** 2, 0.0))
+        variance = jnp.maximum(sigma_t**2 - (ratio * sigma_s) ** 2, 0.0)
+        # From a time to itself nothing is drawn, whatever rounding leaves of the difference.
+        std = jnp.where(jnp.asarray(s) == jnp.asarray(t), 0.0, jnp.sqrt(variance))
         return noise.add(keys, expand(ratio, x_s) * x_s, std)
 
     def inputs(self, x_t: Float[Array, "B ..."], t: Time) -> Float[Array, "B ..."]:
