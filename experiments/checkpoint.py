@@ -2,117 +2,204 @@
 
 A checkpoint holds the training state and, in its JSON, whatever else a run needs to go on (position of the data,
 unwritten metrics). It is saved in the background and becomes visible at once or not at all. Orbax loads flipped bytes
-as wrong numbers without a word, so a list of CRC-32 sums of its files is kept beside it and compared before it is read.
+as wrong numbers without a word, so each checkpoint also holds the CRC-32 sums of its files, which become visible
+together with it and are compared before it is read.
+
+With several processes all of them save and restore together; process 0 writes and compares the sums, and all of them
+hear its verdict. The file system must be one that all of them see.
 """
 
+import contextlib
+import errno
 import json
 import logging
 import math
-import zlib
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 
+from experiments import checksums
 from experiments.errors import UserError
+from experiments.retention import Retention
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax narrates every save, and its failures with tracebacks
+
+_UNSUMMED = "_CHECKPOINT_METADATA"  # Orbax adds the time to it at the very end, and restores nothing from it
+_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
 
 class Checkpoints:
-    """The checkpoints under `root`: the newest `keep` and the one of the lowest loss."""
+    """The checkpoints under `root`. Opening and reading change nothing there; the first `save` clears away what a
+    killed run left half-written.
 
-    def __init__(self, root: epath.PathLike, keep: int = 2):
+    Args:
+        root: a directory, local or gs://.
+        keep: how many of the newest to keep, beside the one of the lowest loss; None keeps all.
+        keep_every: also keep those of steps that it divides.
+
+    Raises:
+        ValueError: `keep` or `keep_every` below 1.
+    """
+
+    def __init__(self, root: epath.PathLike, keep: int | None = 2, *, keep_every: int | None = None):
+        for name, value in {"keep": keep, "keep_every": keep_every}.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, or None, got {value}")
         self.root = _absolute(root)
-        self._sums = self.root.parent / f"{self.root.name}-checksums"
-        managers = ocp.checkpoint_managers
-        best = managers.BestN(get_metric_fn=lambda metrics: metrics["loss"], reverse=True, n=1)
-        self._manager = ocp.CheckpointManager(
-            self.root,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=managers.AnyPreservationPolicy([managers.LatestN(keep), best]),
-                cleanup_tmp_directories=True,
-            ),
-        )
+        self._retention = Retention(self.root, keep, keep_every)
+        self._saving: int | None = None
+        self._writing = False
+        self._manager = self._open()
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            self._seal()
+            self._finish()
         finally:
             self._manager.close()  # without it, a normal exit loses the save in flight
 
     def steps(self) -> list[int]:
-        return sorted(self._manager.all_steps())
+        """The steps of finished checkpoints; a save in flight is not among them."""
+        return sorted(step for step in self._manager.all_steps() if step != self._saving)
 
     def save(self, step: int, state: Any, meta: Mapping[str, Any], loss: float) -> None:
-        """Start saving; returns before the bytes are on disk. A step that is already there is left alone."""
-        self._seal()
+        """Start saving; returns before the bytes are on disk. A step that is already there is left alone.
+
+        Args:
+            step: optimiser updates so far.
+            state: a tree of arrays, however they lie on the devices of all processes.
+            meta: anything that JSON holds.
+            loss: decides which checkpoint is the best one; the same in every process.
+
+        Raises:
+            UserError: this save or the one before it, which ran in the background, could not be written.
+        """
+        self._finish()
         if step in self._manager.all_steps():
             return
-        arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(dict(meta)))
-        # A loss that is not a number must never be the best one.
-        self._manager.save(step, args=arguments, metrics={"loss": loss if math.isfinite(loss) else 1e30})
+        self._retention.losses[step] = loss = loss if math.isfinite(loss) else math.inf
+        arguments = ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            meta=ocp.args.JsonSave(dict(meta)),
+            loss=ocp.args.JsonSave({"loss": loss if math.isfinite(loss) else None}),
+        )
+        self._saving = step
+        with self._explained():
+            if not self._writing:
+                self._manager.close()
+                self._writing = True
+                self._manager = self._open()
+            self._manager.save(step, args=arguments, force=True)
 
     def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any], int]:
         """`(state, meta, step)`, the newest checkpoint by default.
 
         Args:
-            like: the state's structure, `jax.ShapeDtypeStruct`s with or without shardings.
+            like: the state's structure, `jax.ShapeDtypeStruct`s with or without shardings (without: on one device). It
+                need not lie on the devices, or be partitioned, as it was when it was saved.
             step: which checkpoint.
 
         Raises:
             UserError: no such checkpoint, or one that is damaged or belongs to another recipe.
         """
-        steps = self.steps()
-        if not steps or (step is not None and step not in steps):
-            wanted = "a checkpoint" if step is None else f"a checkpoint of step {step}"
-            raise UserError(f"needed {wanted} in {self.root}, found {steps or 'none'}; train the run first")
-        step = steps[-1] if step is None else step
-        others = [s for s in steps if s != step] or "none"
-        advice = f"the other checkpoints here are of steps {others} (--step), or train anew"
-        if wrong := self._changed(step):
-            raise UserError(f"checkpoint {step} in {self.root} is damaged: {wrong} is not as it was written; {advice}")
+        self._finish()
+        chosen = ""
+        if jax.process_index() == 0:
+            try:
+                chosen = json.dumps(self._chosen(step))
+            except Exception as error:  # every process must hear of it, or the others would wait for ever
+                chosen = json.dumps([0, f"cannot read the checkpoints in {self.root}: {_reason(error)}"])
+        step, problem = json.loads(_from_first(chosen))
+        assert step is not None
+        if problem:
+            raise UserError(problem)
         try:
             arguments = ocp.args.Composite(
                 state=ocp.args.StandardRestore(jax.tree.map(_placed, like)), meta=ocp.args.JsonRestore()
             )
             restored = self._manager.restore(step, args=arguments)
         except Exception as error:  # Orbax, TensorStore and JSON each raise their own kinds
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
             raise UserError(
-                f"checkpoint {step} in {self.root} is damaged or belongs to another recipe ({reason}); {advice}"
+                f"checkpoint {step} in {self.root} is damaged or belongs to another recipe ({_reason(error)}); "
+                f"{self._advice(step)}"
             ) from error
         return restored["state"], restored["meta"], step
 
+    def _open(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(
+            read_only=not self._writing,
+            cleanup_tmp_directories=self._writing,
+            preservation_policy=self._retention,
+            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._seal),
+            lightweight_initialize=True,  # a damaged checkpoint must not keep one from the others
+        )
+        return ocp.CheckpointManager(self.root, options=options)
+
+    def _finish(self) -> None:
+        """Wait for the save in flight."""
+        with self._explained():
+            self._manager.wait_until_finished()
+        self._saving = None
+
     def _seal(self) -> None:
-        """Wait for the save in flight, and write down the sums of checkpoints that have none yet."""
-        self._manager.wait_until_finished()
-        steps = self._manager.all_steps()
-        if steps:
-            self._sums.mkdir(parents=True, exist_ok=True)
-        for step in steps:
-            if not self._sum_file(step).exists():
-                self._sum_file(step).write_text(json.dumps(_sums(self.root / str(step))))
-        for file in self._sums.glob("*.json") if steps else ():
-            if int(file.stem) not in steps:
-                file.unlink()
+        """Write the sums. Orbax calls this in process 0, all files being written and the checkpoint still invisible."""
+        final = self.root / str(self._saving)
+        hidden = self.root / f"{self._saving}.orbax-checkpoint-tmp"  # an object store has none
+        checksums.write(hidden if hidden.exists() else final, ignored={_UNSUMMED})
 
-    def _changed(self, step: int) -> str | None:
-        """The first file of a checkpoint that is missing or other than it was written."""
-        if not self._sum_file(step).exists():
-            return None  # the run was killed between the checkpoint and its sums
-        written, found = json.loads(self._sum_file(step).read_text()), _sums(self.root / str(step))
-        return next((name for name in written if written[name] != found.get(name)), None)
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turns what the file system refused into one message."""
+        try:
+            yield
+        except Exception as error:
+            number = _errno(error)
+            if number is None:
+                raise
+            failed, self._saving = self._saving, None
+            self._manager.reload()
+            intact = self._intact(self.steps()[::-1])
+            rest = "there is no earlier one and --resume begins anew"
+            if intact:
+                rest = f"checkpoint {intact[0]} is intact and --resume goes on from it"
+            remedy = "free some space" if number in _FULL else "mend that"
+            raise UserError(
+                f"could not save checkpoint {failed} in {self.root}: {os.strerror(number)}; {remedy}; {rest}"
+            ) from error
 
-    def _sum_file(self, step: int) -> epath.Path:
-        return self._sums / f"{step}.json"
+    def _chosen(self, step: int | None) -> tuple[int, str]:
+        """The step to restore, and what speaks against it."""
+        steps = self.steps()
+        if not steps or (step is not None and step not in steps):
+            wanted = "a checkpoint" if step is None else f"a checkpoint of step {step}"
+            return 0, f"needed {wanted} in {self.root}, found {_few(steps)}; train the run first"
+        step = steps[-1] if step is None else step
+        if wrong := checksums.changed(self.root / str(step)):
+            return step, f"checkpoint {step} in {self.root} is damaged: {wrong}; {self._advice(step)}"
+        return step, ""
+
+    def _advice(self, step: int) -> str:
+        others = self._intact([other for other in self.steps() if other != step])
+        if not others:
+            return "there is no other checkpoint here: train anew"
+        return (
+            f"the intact ones here are of steps {_few(others)}: name one by --step, or move {self.root / str(step)} "
+            "away and go on from the newest with --resume"
+        )
+
+    def _intact(self, steps: Sequence[int]) -> list[int]:
+        return [step for step in steps if not checksums.changed(self.root / str(step))]
 
 
 def _absolute(path: epath.PathLike) -> epath.Path:
@@ -120,18 +207,31 @@ def _absolute(path: epath.PathLike) -> epath.Path:
     return epath.Path(path) if "://" in str(path) else epath.Path(path).absolute()
 
 
+def _few(steps: Sequence[int]) -> str:
+    """The newest of them, to be read."""
+    return f"[{'..., ' * (len(steps) > 10)}{', '.join(map(str, steps[-10:]))}]" if steps else "none"
+
+
 def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
     sharding = getattr(leaf, "sharding", None) or SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def _sums(folder: epath.Path) -> dict[str, int]:
-    """CRC-32 of every file below `folder`, by its path in it."""
-    sums, waiting = {}, [folder]
-    while waiting:
-        for path in waiting.pop().iterdir():
-            if path.is_dir():
-                waiting.append(path)
-            else:
-                sums[str(path.relative_to(folder))] = zlib.crc32(path.read_bytes())
-    return dict(sorted(sums.items()))
+def _from_first(text: str, longest: int = 1 << 14) -> str:
+    """Process 0's text, in every process."""
+    if jax.process_count() == 1:
+        return text
+    data = np.frombuffer(text.encode()[:longest].ljust(longest), np.uint8)
+    return bytes(multihost_utils.broadcast_one_to_all(data)).decode()
+
+
+def _errno(error: BaseException) -> int | None:
+    """The error number of a failure of the file system; TensorStore writes it into its text."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(found[1]) if found else None
+
+
+def _reason(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
