@@ -103,11 +103,6 @@ class Model:
         return guidance.classifier_free(denoise, cond, jnp.int32(len(self.info.classes)), rule), 2
 
 
-def write_config(out: epath.Path, recipe: Recipe, info: DataInfo) -> None:
-    config_ = {"version": jaxdiff.__version__, "data": config.encode(info), "recipe": config.encode(recipe)}
-    (out / "config.json").write_text(json.dumps(config_, indent=2) + "\n")
-
-
 def read_config(run: epath.Path) -> tuple[Recipe, DataInfo]:
     """The recipe and the data of a run directory.
 
@@ -131,7 +126,15 @@ def read_config(run: epath.Path) -> tuple[Recipe, DataInfo]:
 
 
 def load(run: epath.PathLike, *, step: int | None = None, unfinished: bool = False) -> tuple[Model, Any, int]:
-    """`(model, averaged parameters, step)` of a run directory.
+    """`(model, averaged parameters, step)` of a run directory; raises as `load_state`."""
+    model, state, step = load_state(run, step=step, unfinished=unfinished)
+    return model, state.ema, step
+
+
+def load_state(
+    run: epath.PathLike, *, step: int | None = None, unfinished: bool = False
+) -> tuple[Model, TrainState, int]:
+    """`(model, training state, step)` of a run directory.
 
     Raises:
         UserError: no run, no checkpoint, a damaged one, or a run that has not finished and `unfinished` is not set.
@@ -154,7 +157,7 @@ def load(run: epath.PathLike, *, step: int | None = None, unfinished: bool = Fal
                 "finish it with --resume, or add --unfinished to use it as it is"
             )
         state, _, step = checkpoints.restore(like, step)
-    return model, state.ema, step
+    return model, state, step
 
 
 def class_labels(info: DataInfo, names: tuple[str, ...]) -> list[int]:

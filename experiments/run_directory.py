@@ -1,17 +1,22 @@
 """The directory of a run: what lies where, and when it may be written.
 
-config.json  metrics.jsonl  summary.json  evaluation.json  report.html  *.png  checkpoints/
-    checkpoints-checksums/  tensorboard/  profile/
+config.json  metrics.jsonl  summary.json  evaluation.json  report.html  *.png  checkpoints/  tensorboard/  profile/
+
+`config.json` comes first and goes last, as a whole, so that a run killed at any moment can be resumed or overwritten.
 """
 
 import json
+import os
 
 from etils import epath
 
+import jaxdiff
 from experiments import config
 from experiments.errors import UserError
-from experiments.model import DataInfo, read_config, write_config
+from experiments.model import DataInfo, read_config
 from experiments.recipe import Recipe
+
+_PARTIAL = ".partial"
 
 
 def prepare(out: epath.Path, recipe: Recipe, info: DataInfo, *, resume: bool, overwrite: bool) -> None:
@@ -22,7 +27,7 @@ def prepare(out: epath.Path, recipe: Recipe, info: DataInfo, *, resume: bool, ov
     """
     if resume and overwrite:
         raise UserError("--resume goes on with a run and --overwrite deletes it; give one of them")
-    occupied = out.exists() and any(out.iterdir())
+    occupied = out.exists() and any(path.suffix != _PARTIAL for path in out.iterdir())
     if resume and occupied:
         stored, data = read_config(out)
         changed = config.differences(config.encode(stored), config.encode(recipe))
@@ -40,10 +45,17 @@ def prepare(out: epath.Path, recipe: Recipe, info: DataInfo, *, resume: bool, ov
             raise UserError(
                 f"{out} is no run directory (no config.json), so --overwrite will not delete it; choose another --out"
             )
-        out.rmtree()
+        for path in out.iterdir():
+            if path.name != "config.json":
+                path.rmtree() if path.is_dir() and not os.path.islink(path) else path.unlink()
+        (out / "config.json").unlink()
     out.mkdir(parents=True, exist_ok=True)
-    write_config(out, recipe, info)
+    encoded = {"version": jaxdiff.__version__, "data": config.encode(info), "recipe": config.encode(recipe)}
+    write_json(out / "config.json", encoded)
 
 
 def write_json(path: epath.Path, data: object) -> None:
-    path.write_text(json.dumps(data, indent=2) + "\n")
+    """Write all of it or nothing: readers never find half a file."""
+    partial = path.with_name(path.name + _PARTIAL)
+    partial.write_text(json.dumps(data, indent=2) + "\n")
+    partial.replace(path)
