@@ -1,6 +1,7 @@
 """jaxdiff: diffusion models on JAX as pure functions over frozen pytrees."""
 
 from jaxdiff import (
+    averages,
     grids,
     guidance,
     likelihood,
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Gaussian",
     "TrainState",
+    "averages",
     "grids",
     "guidance",
     "likelihood",
