@@ -26,6 +26,7 @@ DETERMINISTIC: dict[str, Any] = {
     "Heun": solvers.Heun(),
     "DPMSolver2": solvers.DPMSolver2(),
     "DPMpp2S": solvers.DPMpp2S(),
+    "DPMpp3S": solvers.DPMpp3S(),
     "DPMpp2M": solvers.DPMpp2M(),
     "DPMpp3M": solvers.DPMpp3M(),
     "DPMpp3M(start=DPMpp2S())": solvers.DPMpp3M(start=solvers.DPMpp2S()),

@@ -69,6 +69,7 @@ SOLVERS = {
     "edm": solvers.EDMStochastic(churn=4.0, s_min=0.05, s_max=5.0),
     "dpm-solver 2": solvers.DPMSolver2(),
     "dpm++ 2s": solvers.DPMpp2S(),
+    "dpm++ 3s": solvers.DPMpp3S(),
     "dpm++ 2m": solvers.DPMpp2M(),
     "dpm++ 3m": solvers.DPMpp3M(start=solvers.DPMpp2S()),
     "dpm++ sde": solvers.DPMppSDE(),

@@ -202,7 +202,7 @@ def test_solver_rows_are_what_the_classes_say(name):
             continue
         for n in (4, 9):  # enough steps for Restart to be passed
             grid = jnp.linspace(1, end, n + 1)
-            code = re.sub(r"(?<=\w) (?=[\w(])", "*", formula.strip("`").replace("2n", "2*n"))
+            code = re.sub(r"(?<=\w) (?=[\w(])", "*", re.sub(r"(\d)n", r"\1*n", formula.strip("`")))
             names = {field: getattr(solver, field, 0) for field in ("times", "steps", "corrections")}
             assert int(solver.nfe(grid)) == eval(code, {"n": n, "inner": inner and int(inner.nfe(grid)), **names}), n
     if inner is None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conformance import COUNTS_ITSELF, FOR_CONSISTENCY, SMOOTH, SOLVERS, STOCHASTIC, OneOfSchedules, mixture
 
-from jaxdiff import Gaussian, oracles, sample, solvers
+from jaxdiff import Gaussian, oracles, sample, schedules, solvers
 from jaxdiff.solvers.steps import slope
 from jaxdiff.types import pytree
 
@@ -99,6 +99,30 @@ def test_the_published_third_order_method_is_of_second_order():
     with jax.enable_x64(True):
         found = orders(solvers.DPMpp3M(published=True, start=RungeKutta()))
     assert all(order < 2.5 for order in found.values()), found
+
+
+ENDS = {  # start and end of a step of length h
+    "from noise alone": lambda h: (1.0, 1.0 - h),
+    "backwards to noise alone": lambda h: (1.0 - h, 1.0),
+    "backwards from data": lambda h: (0.0, h),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_3s_keeps_its_order_where_log_alpha_over_sigma_is_infinite(name):
+    """One step from alpha = 0, to it, or from sigma = 0: an error of order 4 in the step's length."""
+    lengths = (0.04, 0.02, 0.01)
+    with jax.enable_x64(True):
+        process, denoise = Gaussian(schedule=schedules.Cosine()), mixture().denoiser(schedules.Cosine())
+        x = 0.8 * jax.random.normal(jax.random.key(0), (64, 2))
+        solve = lambda solver, times: run(jax.random.key(0), process, denoise, solver, times, x=x)[0]
+        errors = []
+        for length in lengths:
+            exact = solve(RungeKutta(), jnp.linspace(*ENDS[name](length), 17))
+            found = solve(solvers.DPMpp3S(), jnp.array(ENDS[name](length)))
+            errors.append(float(jnp.sqrt(((found - exact) ** 2).mean())))
+    order = -fitted(errors, lengths)
+    assert abs(order - 4) < 0.15, (order, errors)
 
 
 def moments_after(solver, process, denoise, mean, variance, steps, most):

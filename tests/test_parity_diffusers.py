@@ -1,7 +1,7 @@
 """Our solvers against diffusers' schedulers, run side by side in float32: same grid, same noise, every step compared.
 
 How orders fall in the last steps is the reference's choice, to which ours are set. Steps that do not compare are named
-where they are left out. The third-order singlestep solver, KDPM2 with noise and SA-Solver have no counterpart here.
+where they are left out. KDPM2 with noise and SA-Solver have no counterpart here.
 """
 
 import pytest
@@ -80,8 +80,8 @@ TABLE = {
 }
 
 KARRAS = {"use_karras_sigmas": True}
-# Singlestep schedulers use the points of their grid as midpoints: on one even in log sigma, two of their steps are one
-# of ours. An odd number of them ends in one to the data.
+# Singlestep schedulers use the points of their grid as points inside a step: on one even in log sigma, two of their
+# steps are one of ours, or three of order 3. One step more than a multiple of that goes to the data.
 SINGLE = {**X0, "use_exponential_sigmas": True, "lower_order_final": True}
 OLD = {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}
 
@@ -104,6 +104,12 @@ IN_SIGMA = {
     ),
     "dpm++ 1s": Case("DPMSolverSinglestep", {**SINGLE, "solver_order": 1}, solvers.DDIM()),
     "dpm++ 2s": Case("DPMSolverSinglestep", SINGLE, solvers.DPMpp2S(), calls=2),
+    "dpm++ 3s": Case(
+        "DPMSolverSinglestep",
+        {**SINGLE, "solver_order": 3, "solver_type": "heun"},
+        solvers.DPMpp3S(),
+        calls=3,
+    ),
     "dpm++ 2s sde": Case("DPMSolverSinglestep", {**SINGLE, **SDE}, solvers.DPMppSDE(), DRAWN, calls=2),
     "dpm-solver 2": Case("DPMSolverSinglestep", {**SINGLE, **OLD}, solvers.DPMSolver2(), calls=2, keep=8),
     "dpm++ sde": Case("DPMSolverSDE", {}, solvers.DPMppSDE(), calls=2),
@@ -129,7 +135,7 @@ def test_with_a_table_of_betas(name):
 @pytest.mark.parametrize("name", IN_SIGMA)
 def test_in_sigma_over_alpha(name):
     case = IN_SIGMA[name]
-    scheduler = case.make(9 if case.scheduler == "DPMSolverSinglestep" else STEPS)
+    scheduler = case.make(STEPS - (STEPS - 1) % case.calls if case.scheduler == "DPMSolverSinglestep" else STEPS)
     noise = draws(SEED, 2 * STEPS)
     if case.scheduler == "DPMSolverSDE":
         drawn = iter(noise)

@@ -233,7 +233,7 @@ def test_euler_on_edm_time_is_ddim(eta):
     same(solvers.EulerAncestral(eta=eta), solvers.DDIM(eta=eta), process, grid=grid, atol=1e-3)
 
 
-BY_DATA = ("dpm++ 2s", "dpm++ 2m", "dpm++ 3m", "unipc 1", "unipc 2", "unipc 2 bh1", "unipc 3", "ddim")
+BY_DATA = ("dpm++ 2s", "dpm++ 3s", "dpm++ 2m", "dpm++ 3m", "unipc 1", "unipc 2", "unipc 2 bh1", "unipc 3", "ddim")
 BY_NOISE = ("deis 2", "deis 3", "pndm", "dpm-solver 2", "ddim")
 
 

@@ -15,6 +15,7 @@ from jaxdiff.solvers.dpmpp_2m_sde import DPMpp2MSDE
 from jaxdiff.solvers.dpmpp_2s import DPMpp2S
 from jaxdiff.solvers.dpmpp_3m import DPMpp3M
 from jaxdiff.solvers.dpmpp_3m_sde import DPMpp3MSDE
+from jaxdiff.solvers.dpmpp_3s import DPMpp3S
 from jaxdiff.solvers.dpmpp_sde import DPMppSDE
 from jaxdiff.solvers.edm_stochastic import EDMStochastic
 from jaxdiff.solvers.euler import Euler
@@ -43,6 +44,7 @@ __all__ = [
     "DPMpp2S",
     "DPMpp3M",
     "DPMpp3MSDE",
+    "DPMpp3S",
     "DPMppSDE",
     "EDMStochastic",
     "Euler",
