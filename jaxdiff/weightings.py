@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxdiff.rates import rates
-from jaxdiff.types import Scalar, Schedule, Time, pytree
+from jaxdiff.types import Scalar, Schedule, Time, is_traced, pytree
 
 
 @pytree
@@ -51,7 +51,6 @@ class velocity:
     """
 
     def __call__(self, schedule: Schedule, t: Time) -> Float[Array, "..."]:
-
         (alpha, sigma), (d_alpha, d_sigma) = rates(schedule, t)
         return ((alpha * d_sigma - sigma * d_alpha) / (alpha**2 + sigma**2)) ** 2
 
@@ -87,3 +86,52 @@ class min_snr:
     def __call__(self, schedule: Schedule, t: Time) -> Float[Array, "..."]:
         alpha, sigma = schedule(t)
         return jnp.minimum(alpha**2, self.gamma * sigma**2) / (alpha**2 + sigma**2) ** 2
+
+
+@pytree
+class p2:
+    """1 / (k + SNR)^gamma on eps's error, for less weight on the last details (arXiv 2204.00227).
+
+    The paper's lambda_t is what turns the bound into DDPM's simple loss, eps's error.
+
+    Args:
+        k: keeps the weight finite at SNR = 0, > 0.
+        gamma: strength, >= 0; 0 is `eps`, the paper takes 0.5 and 1.
+
+    Raises:
+        ValueError: `k` <= 0.
+    """
+
+    k: Scalar = 1.0
+    gamma: Scalar = 1.0
+
+    def __post_init__(self):
+        if not is_traced(self.k) and not float(self.k) > 0:
+            raise ValueError(
+                f"k must be above 0, got {self.k}: the weight would be infinite at SNR = 0; the paper has 1"
+            )
+
+    def __call__(self, schedule: Schedule, t: Time) -> Float[Array, "..."]:
+        alpha, sigma = schedule(t)
+        share = sigma**2 / (self.k * sigma**2 + alpha**2)
+        return (alpha / (alpha**2 + sigma**2)) ** 2 * share**self.gamma
+
+
+@pytree
+class sigmoid:
+    """sigmoid(bias - logsnr) on eps's error, per unit of log-SNR (arXiv 2303.00848; 2410.19324).
+
+    The weighted bound 1/2 int sigmoid(bias - logsnr) |e_eps|^2 dlogsnr, for uniform times: the factor -1/2 dlogsnr/dt
+    is part of the weight, so the loss is the same on every schedule with the same range of log-SNR. Relative to v it is
+    alpha sigma (alpha sigma' - sigma alpha') / ((sigma^2 + exp(-bias) alpha^2) (alpha^2 + sigma^2)^2).
+
+    Args:
+        bias: log-SNR where the weight is one half. A smaller one looks less at details, which suits larger pictures.
+    """
+
+    bias: Scalar = 0.0
+
+    def __call__(self, schedule: Schedule, t: Time) -> Float[Array, "..."]:
+        (alpha, sigma), (d_alpha, d_sigma) = rates(schedule, t)
+        slope = alpha * sigma * (alpha * d_sigma - sigma * d_alpha)  # -1/2 dlogsnr/dt (alpha sigma)^2
+        return slope / ((sigma**2 + jnp.exp(-self.bias) * alpha**2) * (alpha**2 + sigma**2) ** 2)

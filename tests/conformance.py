@@ -41,6 +41,8 @@ WEIGHTINGS = {
     "velocity": weightings.velocity(),
     "edm": weightings.edm(),
     "min_snr": weightings.min_snr(),
+    "p2": weightings.p2(),
+    "sigmoid": weightings.sigmoid(),
 }
 
 GRIDS = {
