@@ -13,6 +13,7 @@ from jaxdiff import (
     schedules,
     solvers,
     times,
+    uncertainty,
     weightings,
 )
 from jaxdiff.processes import Gaussian
@@ -38,5 +39,6 @@ __all__ = [
     "schedules",
     "solvers",
     "times",
+    "uncertainty",
     "weightings",
 ]
