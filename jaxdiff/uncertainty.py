@@ -20,7 +20,6 @@ from statistics import NormalDist
 from typing import Any, TypeAlias
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Key
 
 from jaxdiff.types import Params, Time
@@ -85,8 +84,9 @@ def log_error(params: Params, t: Time) -> Float[Array, "..."]:
     pairs = weight.shape[0] // 2
     quantiles = [NormalDist().inv_cdf(0.5 + (i + 0.5) / (2 * pairs)) for i in range(pairs)]
     c = (jnp.log(t + _END) - jnp.log(1 - t + _END)) / 4
-    angles = 2 * math.pi * c[..., None] * np.asarray(quantiles, np.float32)
-    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1) @ weight / math.sqrt(pairs)
+    angles = 2 * math.pi * jnp.multiply.outer(c, jnp.asarray(quantiles, c.dtype))
+    waves = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)
+    return jnp.matmul(waves, weight, precision="highest") / math.sqrt(pairs)
 
 
 def _network(params: Any) -> Params:
