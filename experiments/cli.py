@@ -20,7 +20,9 @@ from etils import epath
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec
 
 from experiments import networks, recipes
+from experiments.distributed import ONE, Distributed
 from experiments.errors import UserError
+from experiments.placement import WHOLE, Split
 from experiments.recipe import Recipe
 from experiments.signals import Interrupted
 from jaxdiff import Gaussian, grids, predictions, schedules, solvers, times, weightings
@@ -57,7 +59,7 @@ CHOICES: dict[str, dict[str, Choice]] = {
     },
     "weighting": {
         name.replace("_", "-"): _always(getattr(weightings, name))
-        for name in ("v", "eps", "x0", "velocity", "edm", "min_snr")
+        for name in ("v", "eps", "x0", "velocity", "edm", "min_snr", "p2", "sigmoid")
     },
     "sampler.solver": {
         name.lower(): _always(getattr(solvers, name))
@@ -83,12 +85,14 @@ class TrainArguments:
     """Delete the run in `out` first."""
     devices: int | None = None
     """Local devices to use; None for all of them."""
+    split: Split = WHOLE
+    distributed: Distributed = ONE
     profile: bool = False
     """Write a JAX trace of ten steps into the run."""
 
 
 def program(main: Callable[[], Any]) -> NoReturn:
-    """Run `main`; a `UserError` becomes one line and exit status 2, an interrupted run status 130."""
+    """Run `main`; a `UserError` becomes one line and status 2, Ctrl-C status 130, a preempted run `signals.RESUME`."""
     try:
         main()
     except UserError as error:
@@ -96,7 +100,7 @@ def program(main: Callable[[], Any]) -> NoReturn:
         sys.exit(2)
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
-        sys.exit(130)
+        sys.exit(stopped.status)
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)

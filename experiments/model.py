@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from etils import epath
 
 import jaxdiff
@@ -14,7 +16,7 @@ from experiments import config
 from experiments.data import Images, to_pixels
 from experiments.errors import UserError
 from experiments.recipe import Recipe, Sampler
-from jaxdiff import TrainState, guidance, networks
+from jaxdiff import TrainState, averages, guidance, networks, training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,34 @@ class Model:
         self._sample = jax.jit(jaxdiff.sample, static_argnames=("spec", "trajectory"))
 
     def fresh_state(self) -> TrainState:
-        return TrainState.create(jax.jit(self.init)(jax.random.key(self.recipe.seed)), self.optimizer)
+        params = jax.jit(self.init)(jax.random.key(self.recipe.seed))
+        return TrainState.create(params, self.optimizer, map(str, self.recipe.averages))
+
+    def step(self) -> Callable[..., Any]:
+        """The recipe's training step, or several of them in one: `(state, key, batch) -> (state, metrics)`."""
+        recipe, classes = self.recipe, self.info.classes
+        step = jaxdiff.make_step(
+            recipe.process,
+            self.apply,
+            self.optimizer,
+            times=recipe.times,
+            weighting=recipe.weighting,
+            ema=recipe.ema,
+            averages={str(length): averages.power.of_width(length) for length in recipe.averages},
+            null_cond=np.int32(len(classes)) if classes else None,
+            cond_dropout=recipe.cond_dropout if classes else 0.0,
+            accumulate=recipe.accumulate,
+            skip_nonfinite=recipe.nonfinite == "skip",
+        )
+        rate = recipe.optimizer.rate(recipe.steps)
+
+        def measured(state, key, batch, **axis):
+            new, metrics = step(state, key, batch, **axis)
+            # Optax counts the updates, from which a skipped step is missing.
+            updates = optax.tree.get_all_with_path(state.opt_state, "count")[0][1]
+            return new, metrics | {"learning_rate": jnp.asarray(rate(updates), jnp.float32)}
+
+        return training.several(measured) if recipe.steps_per_dispatch > 1 else measured
 
     def draw(
         self,

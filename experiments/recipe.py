@@ -6,7 +6,7 @@ place is chosen by name there (`--network dit --process.schedule cosine --sample
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import jax
 import optax
@@ -14,7 +14,7 @@ import optax
 import jaxdiff
 from experiments.data import Cifar10, Digits, FashionMnist, Folder, Mnist, Tfds
 from experiments.networks import Network
-from jaxdiff import grids, solvers, times, weightings
+from jaxdiff import averages, grids, solvers, times, weightings
 from jaxdiff.types import Solver, Times, Weighting
 
 Data: TypeAlias = Digits | Mnist | FashionMnist | Cifar10 | Tfds | Folder
@@ -93,6 +93,8 @@ class Recipe:
     """Optimiser updates."""
     ema: float = 0.999
     """Decay of the average of the parameters that samples are drawn with."""
+    averages: tuple[float, ...] = ()
+    """Relative lengths of power averages to keep too; two, 0.05 0.10, give any other later (sample --sigma-rel)."""
     cond_dropout: float = 0.1
     """Share of training examples that lose their class, which guidance needs."""
     flip: bool = False
@@ -101,12 +103,20 @@ class Recipe:
     preview_guidance: float = 3.0
     """Guidance scale of the right half of samples.png."""
     evaluation: Evaluation = Evaluation()
+    accumulate: int = 1
+    """Parts in which each device takes its batch, one after the other: less memory, the same numbers."""
+    steps_per_dispatch: int = 1
+    """Steps that the device makes without Python between them: for small networks on fast devices."""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """What to do when a loss or gradient is not finite: end the run, or leave the update out and count it."""
     log_every: int = 50
     """Steps between two rows of metrics.jsonl, each a mean over them."""
     checkpoint_every: int = 1000
     """Steps between two checkpoints."""
     keep: int = 2
     """Newest checkpoints to keep, beside the best one."""
+    keep_every: int | None = None
+    """Also keep the checkpoints of steps that this number divides."""
     seed: int = 0
     """Of the initial parameters, the order of the data and all noise."""
 
@@ -117,6 +127,8 @@ class Recipe:
             "--log-every": self.log_every,
             "--checkpoint-every": self.checkpoint_every,
             "--keep": self.keep,
+            "--accumulate": self.accumulate,
+            "--steps-per-dispatch": self.steps_per_dispatch,
             "--sampler.steps": self.sampler.steps,
             "--evaluation.judges": self.evaluation.judges,
             "--evaluation.batch-size": self.evaluation.batch_size,
@@ -124,6 +136,14 @@ class Recipe:
         for flag, value in whole.items():
             if value < 1:
                 raise ValueError(f"{flag} must be at least 1, got {value}")
+        for flag in ("steps", "log_every", "checkpoint_every"):
+            if getattr(self, flag) % self.steps_per_dispatch:
+                raise ValueError(
+                    f"--steps-per-dispatch must divide --{flag.replace('_', '-')} {getattr(self, flag)}, "
+                    f"got {self.steps_per_dispatch}"
+                )
+        for length in self.averages:
+            averages.power.of_width(length)  # raises for a length that no power function has
         if self.seed < 0:
             raise ValueError(f"--seed must not be negative, got {self.seed}")
         for flag, value in {"--ema": self.ema, "--cond-dropout": self.cond_dropout}.items():

@@ -5,9 +5,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+RESUME = 75
+"""Exit status of a run that SIGTERM stopped (a preemption): saved, to be started again with --resume. EX_TEMPFAIL."""
+
 
 class Interrupted(Exception):
-    """The run stopped on a signal, after saving a checkpoint."""
+    """The run stopped on a signal, after saving a checkpoint. `status` is what the program exits with."""
+
+    def __init__(self, message: str, status: int = 130):
+        super().__init__(message)
+        self.status = status
 
 
 class StopRequest:
@@ -19,8 +26,13 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self._signal is not None
 
+    @property
+    def status(self) -> int:
+        """130 for Ctrl-C, as shells have it; `RESUME` for SIGTERM."""
+        return RESUME if self._signal == signal.SIGTERM else 130
+
     def set(self, number: int, _frame: object) -> None:
-        if self._signal is not None:
+        if self._signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt  # a second Ctrl-C does not wait
         self._signal = number
 

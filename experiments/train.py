@@ -8,24 +8,26 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from etils import epath
 
-from experiments import report, run_directory
+from experiments import batches as batching
+from experiments import distributed, report, run_directory
 from experiments.checkpoint import Checkpoints
 from experiments.errors import UserError
 from experiments.hardware import describe_devices
-from experiments.logging import Log
+from experiments.logging import Diverged, Log
 from experiments.model import DataInfo, Model
+from experiments.placement import WHOLE, Placement, Split
 from experiments.profiling import Profiler
 from experiments.recipe import Recipe
 from experiments.signals import Interrupted, stop_request
-from experiments.stream import Batch, Stream
-from jaxdiff import TrainState, make_step, parallel
+from experiments.stream import Batch, Stream, Watch
+from jaxdiff import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,7 @@ def run(
     resume: bool = False,
     overwrite: bool = False,
     devices: Sequence[jax.Device] | None = None,
+    split: Split = WHOLE,
     profile: bool = False,
 ) -> Result:
     """Train `recipe` on `batches`, and leave a run directory at `out`.
@@ -54,65 +57,104 @@ def run(
     Args:
         recipe: what to train; its `data` is not read here.
         batches: dicts of arrays: `x0` (B, H, W, C) in [-1, 1], `cond` (B,) labels unless there are none, and `index`
-            (B,), positions in the shuffled stream (counted here if missing). See `Stream` for how they are resumed.
+            (B,), positions in the shuffled stream (counted here if missing). Of several processes each brings its
+            share. See `Stream` for how they are resumed.
         out: the run directory, local or gs://; None writes nothing.
         info: shape and classes of the data; by default those of the first batch, with classes up to its largest label.
         resume: go on from the newest checkpoint in `out`.
         overwrite: delete the run in `out` first.
-        devices: local devices, all by default; several train data-parallel with `jax.pmap`.
+        devices: all of this process by default, or of all processes; several train data-parallel with `jax.pmap`.
+        split: divides the parameters among devices as well.
         profile: write a JAX trace of ten steps under `out`.
 
     Raises:
         UserError: `out` holds a run, the devices do not divide the batch, or the recipe does not fit the data.
+        Diverged: a loss or gradient is not finite.
         Interrupted: Ctrl-C or SIGTERM came; a checkpoint was saved.
     """
     out = None if out is None else epath.Path(out)
-    devices = list(jax.local_devices() if devices is None else devices)
+    placement = Placement(jax.devices() if devices is None else devices, split)
     stream = Stream(batches)
-    model = Model(recipe, info or _describe(stream.first))
-    _check(recipe, stream.first, devices)
+    model = Model(recipe, info or batching.describe(stream.first))
+    batching.check(recipe, stream.first, placement.rows)
     if out is not None:
-        run_directory.prepare(out, recipe, model.info, resume=resume, overwrite=overwrite)
+        folder = out
+        prepare = lambda: run_directory.prepare(folder, recipe, model.info, resume=resume, overwrite=overwrite)
+        distributed.first_does(prepare)
 
-    keeper = contextlib.nullcontext() if out is None else Checkpoints(out / "checkpoints", recipe.keep)
-    with stop_request() as stop, keeper as checkpoints:
-        state, start, pending = model.fresh_state(), 0, []
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(stop_request())
+        checkpoints = snapshots = None
+        if out is not None:
+            checkpoints = stack.enter_context(
+                Checkpoints(out / "checkpoints", recipe.keep, keep_every=recipe.keep_every)
+            )
+            if recipe.averages:
+                snapshots = stack.enter_context(Checkpoints(out / "snapshots", None))
+        state, start, pending = None, 0, []
         if resume and checkpoints is not None and checkpoints.steps():
-            state, meta, start = checkpoints.restore(jax.eval_shape(lambda: state))
+            state, meta, start = checkpoints.restore(placement.like(model.fresh_state))
             pending = meta["pending"]
             stream.set_state(meta["stream"])
+        state = placement.spread(placement.make(model.fresh_state) if state is None else state)
 
-        def save(step: int) -> None:
-            if checkpoints is not None:
-                meta = {"pending": log.pending(), "stream": stream.get_state()}
-                checkpoints.save(step, state, meta, log.recent_loss())
-
-        update, key = _compile(model, devices), jax.random.key(recipe.seed)
-        if len(devices) > 1:
-            state, key = parallel.replicate((state, key), devices)
+        count = recipe.steps_per_dispatch
+        update, key = placement.compile(model.step(), batch_axis=0 if count == 1 else 1), placement.key(recipe.seed)
         # Forced CPU devices starve one another when steps with collectives pile up.
-        wait = len(devices) > 1 and devices[0].platform == "cpu"
-        rate = jax.jit(recipe.optimizer.rate(recipe.steps))
-        profiler = Profiler(out / "profile" if profile and out is not None else None, start + 5, steps=10)
+        wait = len(placement.devices) > 1 and placement.devices[0].platform == "cpu"
+        profiler = Profiler(out / "profile" if profile and out is not None else None, start + 5 * count, steps=10)
         compile_seconds, began = 0.0, time.perf_counter()
-        with Log(out, every=recipe.log_every, steps=recipe.steps, start=start, pending=pending) as log:
-            for step in range(start, recipe.steps):
+        first = distributed.is_first()
+        log = stack.enter_context(
+            Log(
+                out if first else None,
+                every=recipe.log_every,
+                steps=recipe.steps,
+                start=start,
+                pending=pending,
+                waited=lambda: stream.waited,
+                quiet=not first,
+            )
+        )
+        stack.enter_context(Watch(stream))
+
+        def save(step: int, state: TrainState) -> None:
+            if checkpoints is None:
+                return
+            meta = {"pending": log.pending(), "stream": stream.get_state()}
+            if not bool(_all_finite(state.params)):
+                raise Diverged(f"parameters after step {step} not finite")
+            checkpoints.save(step, state, meta, log.recent_loss())
+            if snapshots is not None:
+                snapshots.save(step, state.averages, {"lengths": recipe.averages}, 0.0)
+
+        try:
+            for step in range(start, recipe.steps, count):
                 profiler.before(step)
-                state, metrics = update(state, key, _numbered(next(stream), step))
+                state, metrics = update(state, key, batching.take(stream, step, count))
                 if wait or step == start:
                     jax.block_until_ready(metrics)
                 if step == start:
                     compile_seconds, began = time.perf_counter() - began, time.perf_counter()
                     log.start_clock(recipe.batch_size)
-                    print(_first_line(model, state, devices, compile_seconds, start), file=sys.stderr, flush=True)
-                log.add({**metrics, "learning_rate": rate(step)})
-                profiler.after(step, metrics)
-                last = step + 1 == recipe.steps
-                if stop and not last:
-                    save(step + 1)
-                    raise Interrupted(f"stopped after step {step + 1} of {recipe.steps}, saved; go on with --resume")
-                if last or (step + 1) % recipe.checkpoint_every == 0:
-                    save(step + 1)
+                    if first:
+                        line = _first_line(model, state, placement.devices, compile_seconds, start)
+                        print(line, file=sys.stderr, flush=True)
+                done = step + count
+                log.add(metrics, count)
+                profiler.after(done - 1, metrics)
+                last = done == recipe.steps
+                # Several processes agree on it when a row is written: a signal may have reached only one.
+                asks = jax.process_count() == 1 or done % recipe.log_every == 0
+                if asks and not last and distributed.any_of(bool(stop)):
+                    save(done, state)
+                    message = f"stopped after step {done} of {recipe.steps}, saved; go on with --resume"
+                    raise Interrupted(message, stop.status)
+                if last or done % recipe.checkpoint_every == 0:
+                    save(done, state)
+            log.flush()
+        except Diverged as error:
+            raise Diverged(f"{error}; {_after_divergence(checkpoints)}") from None
         jax.block_until_ready(state)
 
     seconds = time.perf_counter() - began
@@ -122,64 +164,42 @@ def run(
         "loss": log.rows[-1]["loss"] if log.rows else None,
         "seconds": round(seconds, 2),
         "compile_seconds": round(compile_seconds, 2),
-        "images_per_second": round((recipe.steps - start - 1) * recipe.batch_size / max(seconds, 1e-9), 1),
-        "hardware": describe_devices(devices),
+        "images_per_second": round((recipe.steps - start - count) * recipe.batch_size / max(seconds, 1e-9), 1),
+        "waited_for_data_seconds": round(stream.waited, 2),
+        "hardware": describe_devices(placement.devices),
     }
+    if recipe.nonfinite == "skip":
+        summary["skipped"] = log.skipped
     if out is not None:
-        report.after_training(out, model, state.ema, stream.first["x0"], log.rows, summary)
+        folder, params = out, placement.gather(state.ema)
+        examples, rows = stream.first["x0"], log.rows
+        distributed.first_does(lambda: report.after_training(folder, model, params, examples, rows, summary))
     return Result(state, model, log.rows, summary)
 
 
-def _compile(model: Model, devices: Sequence[jax.Device]) -> Callable[..., Any]:
-    """The training step: jitted for one device, `pmap`ped over several. The state is donated."""
-    recipe, classes = model.recipe, model.info.classes
-    step = make_step(
-        recipe.process,
-        model.apply,
-        model.optimizer,
-        times=recipe.times,
-        weighting=recipe.weighting,
-        ema=recipe.ema,
-        null_cond=np.int32(len(classes)) if classes else None,
-        cond_dropout=recipe.cond_dropout if classes else 0.0,
+@jax.jit
+def _all_finite(params: Any) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.isfinite(p).all() for p in jax.tree.leaves(params)]))
+
+
+def _after_divergence(checkpoints: Checkpoints | None) -> str:
+    steps = checkpoints.steps() if checkpoints is not None else []
+    kept = f"the checkpoint of step {steps[-1]} holds good parameters" if steps else "there is no checkpoint"
+    return (
+        f"{kept}; train anew with a lower --optimizer.learning-rate, or with --nonfinite skip to leave such steps out"
     )
-    return parallel.pmap_step(step, devices) if len(devices) > 1 else jax.jit(step, donate_argnums=0)
-
-
-def _describe(batch: Batch) -> DataInfo:
-    """Shape and classes of arrays that came without a description."""
-    classes = 1 + int(np.max(batch["cond"])) if batch.get("cond") is not None else 0
-    return DataInfo(shape=tuple(batch["x0"].shape[1:]), classes=tuple(map(str, range(classes))), name="arrays")
-
-
-def _check(recipe: Recipe, batch: Batch, devices: Sequence[jax.Device]) -> None:
-    size = len(batch["x0"])
-    if size * jax.process_count() != recipe.batch_size:
-        raise UserError(
-            f"the recipe's batch_size is {recipe.batch_size}, but the batches have {size} examples; make them agree"
-        )
-    if size % len(devices):
-        raise UserError(
-            f"{len(devices)} devices must divide the batch, got a batch of {size}; "
-            f"use --batch-size {size + -size % len(devices)}, or fewer --devices"
-        )
 
 
 def _devices(wanted: int | None) -> list[jax.Device]:
-    """The first `wanted` local devices, or all of them."""
+    """The first `wanted` local devices, or those of all processes."""
     found = jax.local_devices()
-    if wanted is not None and not 1 <= wanted <= len(found):
+    if wanted is None:
+        return jax.devices()
+    if jax.process_count() > 1:
+        raise UserError(f"--devices {wanted} is for one process; several use all their devices: leave it out")
+    if not 1 <= wanted <= len(found):
         raise UserError(f"--devices {wanted} were asked for, but this machine has {len(found)}; use 1 to {len(found)}")
     return found[:wanted]
-
-
-def _numbered(batch: Batch, step: int) -> Batch:
-    """The batch with each example's position in the stream, for noise that does not depend on the layout."""
-    if "index" in batch:
-        return batch
-    rows = len(batch["x0"])
-    position = jax.process_index() + jax.process_count() * np.arange(rows)
-    return {**batch, "index": (step * rows * jax.process_count() + position).astype(np.int32)}
 
 
 def _count(params: Any) -> int:
@@ -199,6 +219,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from experiments.data import batches
 
     arguments, recipe = train_arguments(argv)
+    distributed.start(arguments.distributed)
     devices = _devices(arguments.devices)
     images = recipe.data.load(lambda message: print(message, file=sys.stderr))
     iterator = batches(
@@ -217,9 +238,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         resume=arguments.resume,
         overwrite=arguments.overwrite,
         devices=devices,
+        split=arguments.split,
         profile=arguments.profile,
     )
-    print(f"trained {recipe.steps} steps in {result.summary['seconds']:.0f} s: {arguments.out}/report.html")
+    if distributed.is_first():
+        print(f"trained {recipe.steps} steps in {result.summary['seconds']:.0f} s: {arguments.out}/report.html")
 
 
 if __name__ == "__main__":

@@ -73,16 +73,12 @@ def sample(
     Raises:
         ValueError: not exactly one of `spec`, `x` and `x0`; an untyped key, or keys for another batch; no steps.
     """
-    if sum(start is not None for start in (spec, x, x0)) != 1:
-        raise ValueError(
-            "sample needs exactly one of spec (start from noise), x (start from this array) and x0 (start from these "
-            "data with noise)"
-        )
+    batch = batch_size(spec, x, x0)
     if not noise_source.is_keys(key):
         raise ValueError(f"sample needs a typed key from jax.random.key(seed), got an array of dtype {key.dtype}")
     if grid.ndim != 1 or grid.shape[0] < 2:
         raise ValueError(f"grid must have shape (steps + 1,) with steps >= 1, got {grid.shape}")
-    steps, batch = grid.shape[0] - 1, jax.tree.leaves((spec, x, x0))[0].shape[0]
+    steps = grid.shape[0] - 1
     if key.shape not in ((), (batch,)):
         raise ValueError(f"key must be one key or one per sample, shape () or ({batch},), got {key.shape}")
     if noise is not None and noise.shape[0] != steps:
@@ -106,6 +102,16 @@ def sample(
     (last, state), (visited, records) = jax.lax.scan(body, carry, jnp.arange(steps))
     path = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), x, visited) if trajectory else None
     return last, Info(nfe=_calls(solver, state, grid), trajectory=path, records=records)
+
+
+def batch_size(spec: Spec | None, x: Data | None, x0: Data | None) -> int:
+    """The number of samples that `sample` draws from its one start."""
+    if sum(start is not None for start in (spec, x, x0)) != 1:
+        raise ValueError(
+            "sample needs exactly one of spec (start from noise), x (start from this array) and x0 (start from these "
+            "data with noise)"
+        )
+    return jax.tree.leaves((spec, x, x0))[0].shape[0]
 
 
 def _calls(solver: Solver, state: Any, grid: Float[Array, " N"]) -> Int[Array, ""]:

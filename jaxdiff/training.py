@@ -6,7 +6,8 @@ default. Every random number of an example is folded from the key, the step and 
 depend on how the batch lies on devices and hosts.
 """
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import jax
@@ -15,6 +16,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
+from jaxdiff import averages as averaging
 from jaxdiff import noise
 from jaxdiff.times import uniform
 from jaxdiff.types import Condition, Params, Process, Scalar, Times, Weighting, expand, pytree
@@ -23,6 +25,7 @@ from jaxdiff.weightings import v
 Batch: TypeAlias = Mapping[str, Any]
 Metrics: TypeAlias = dict[str, Float[Array, ""]]
 Objective: TypeAlias = Callable[..., tuple[Float[Array, " B"], Metrics]]
+Average: TypeAlias = Callable[[Int[Array, ""]], Float[Array, ""]]
 
 _NOISE, _DROPOUT, _CONDITION = 0, 1, 2  # independent streams of an example's key
 
@@ -33,22 +36,34 @@ class TrainState:
 
     Attributes:
         params: the network's parameters.
-        ema: their exponential moving average, what one samples with.
-        opt_state: Optax's state.
-        step: optimiser updates done so far, int32.
+        ema: their moving average, what one samples with.
+        averages: averages of other lengths, by the names that `make_step` has for them.
+        opt_state: Optax's state; its own counters count updates.
+        step: steps done so far, int32; a skipped one counts.
     """
 
     params: Params
     ema: Params
+    averages: dict[str, Params]
     opt_state: Any
     step: Int[Array, ""]
 
     @classmethod
-    def create(cls, params: Params, optimizer: optax.GradientTransformation) -> "TrainState":
-        """A fresh state; the average starts at the parameters (a copy: the state may be donated)."""
+    def create(
+        cls, params: Params, optimizer: optax.GradientTransformation, averages: Iterable[str] = ()
+    ) -> "TrainState":
+        """A fresh state; the averages start at the parameters (copies: the state may be donated).
+
+        Args:
+            params: the network's parameters.
+            optimizer: the transformation that `make_step` gets.
+            averages: names of the averages kept beside `ema`.
+        """
+        copy = lambda: jax.tree.map(lambda p: jnp.array(p, copy=True), params)
         return cls(
             params=params,
-            ema=jax.tree.map(lambda p: jnp.array(p, copy=True), params),
+            ema=copy(),
+            averages={name: copy() for name in averages},
             opt_state=optimizer.init(params),
             step=jnp.zeros((), jnp.int32),
         )
@@ -102,10 +117,13 @@ def make_step(
     *,
     times: Times | None = None,
     weighting: Weighting | None = None,
-    ema: Scalar = 0.999,
+    ema: Scalar | Average = 0.999,
+    averages: Mapping[str, Average] | None = None,
     null_cond: Condition = None,
     cond_dropout: Scalar = 0.0,
     objective: Objective | None = None,
+    accumulate: int = 1,
+    skip_nonfinite: bool = False,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """The pure training step `step(state, key, batch, *, axis_name=None) -> (state, metrics)`, for `jax.jit`.
 
@@ -115,8 +133,13 @@ def make_step(
         optimizer: an Optax transformation, learning rate included.
         times: law of the training times; uniform and stratified by default.
         weighting, null_cond, cond_dropout: see `denoising`.
-        ema: decay of the average, in [0, 1); it grows as (1 + step) / (10 + step) until it gets there.
+        ema: one of `jaxdiff.averages`, or a decay in [0, 1) for `averages.exponential`.
+        averages: more of them by name, of other lengths; the state must have been created with the same names.
         objective: replaces `denoising`; `(apply, params, ema, keys, batch, t) -> (loss (B,), metrics of (B,))`.
+        accumulate: parts in which a batch goes through the network one after the other, for less memory: the same
+            gradient and one update. Divides the batch, of each device under `axis_name`.
+        skip_nonfinite: leave parameters, averages and optimiser as they are when the loss or the gradient is not
+            finite, and say so in the metric `skipped`.
 
     Returns:
         The step. `key` is the run's key, the same in every call. With `axis_name` (inside `pmap` or `shard_map`) sums
@@ -124,10 +147,15 @@ def make_step(
         `loss`, `error` (the unweighted loss), `grad_norm`.
 
     Raises:
-        ValueError: `objective` was given together with arguments that only the default objective reads, or
-            `cond_dropout` without `null_cond`.
+        ValueError: `objective` was given together with arguments that only the default objective reads,
+            `cond_dropout` without `null_cond`; at the call, a batch that `accumulate` does not divide, or a state with
+            other averages.
     """
     times = uniform() if times is None else times
+    average = ema if callable(ema) else averaging.exponential(decay=ema)
+    more = dict(averages or {})
+    if accumulate < 1:
+        raise ValueError(f"accumulate must be at least 1, got {accumulate}; 1 takes the batch as a whole")
     if objective is None:
         objective = denoising(process, weighting=weighting, null_cond=null_cond, cond_dropout=cond_dropout)
     elif weighting is not None or null_cond is not None or not _is_zero(cond_dropout):
@@ -136,6 +164,11 @@ def make_step(
         )
 
     def step(state: TrainState, key: Key[Array, ""], batch: Batch, *, axis_name: str | None = None):
+        if state.averages.keys() != more.keys():
+            raise ValueError(
+                f"the state keeps the averages {sorted(state.averages)}, the step those of {sorted(more)}; "
+                "create the state with the step's names"
+            )
         size = jax.tree.leaves(batch["x0"])[0].shape[0]
         devices = 1 if axis_name is None else jax.lax.psum(1, axis_name)
         first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
@@ -144,24 +177,62 @@ def make_step(
         t = times(key_t, index, size * devices)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key_x, index)
 
-        def total(params):
+        def total(params, keys, batch, t):
             loss, metrics = objective(apply, params, state.ema, keys, batch, t)
             return loss.sum(), jax.tree.map(jnp.sum, {"loss": loss, **metrics})
 
-        grads, sums = jax.grad(total, has_aux=True)(state.params)
+        sums = _summed(jax.grad(total, has_aux=True), accumulate, state.params, keys, batch, t)
         if axis_name is not None:
-            grads, sums = jax.lax.psum((grads, sums), axis_name)
-        grads, metrics = jax.tree.map(lambda x: x / (size * devices), (grads, sums))
+            sums = jax.lax.psum(sums, axis_name)
+        grads, metrics = jax.tree.map(lambda x: x / (size * devices), sums)
+        metrics["grad_norm"] = optax.tree.norm(grads)
 
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        count = state.step.astype(jnp.float32)
-        decay = jnp.minimum(ema, (1 + count) / (10 + count))
-        averaged = jax.tree.map(lambda e, p: e + (1 - decay).astype(e.dtype) * (p - e), state.ema, params)
-        metrics["grad_norm"] = optax.tree.norm(grads)
-        return TrainState(params=params, ema=averaged, opt_state=opt_state, step=state.step + 1), metrics
+        follow = lambda average, tree: averaging.update(average, tree, params, state.step)
+        new = TrainState(
+            params=params,
+            ema=follow(average, state.ema),
+            averages={name: follow(average, state.averages[name]) for name, average in more.items()},
+            opt_state=opt_state,
+            step=state.step + 1,
+        )
+        if skip_nonfinite:
+            fine = jnp.isfinite(metrics["grad_norm"]) & jnp.isfinite(metrics["loss"])
+            old = dataclasses.replace(state, step=new.step)
+            new = jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, old)
+            metrics["skipped"] = 1.0 - fine
+        return new, metrics
 
     return step
+
+
+def several(step: Callable[..., tuple[Any, Metrics]]) -> Callable[..., tuple[Any, Metrics]]:
+    """`step` over a stack of batches in one dispatch: `(state, key, batches, *, axis_name=None) -> (state, metrics)`.
+
+    The leaves of `batches` have shape (steps, B, ...) and those of the metrics (steps,). The same numbers as `step` in
+    a loop, without Python between the steps.
+    """
+
+    def steps(state: Any, key: Key[Array, ""], batches: Batch, *, axis_name: str | None = None):
+        return jax.lax.scan(lambda state, batch: step(state, key, batch, axis_name=axis_name), state, batches)
+
+    return steps
+
+
+def _summed(gradient: Callable[..., Any], parts: int, params: Params, *rows: Any) -> Any:
+    """`gradient(params, *rows)`, the sum over a batch, from `parts` of it one after the other."""
+    if parts == 1:
+        return gradient(params, *rows)
+    size = jax.tree.leaves(rows)[0].shape[0]
+    if size % parts:
+        raise ValueError(f"accumulate = {parts} must divide the batch of each device, got {size} examples")
+    # Part j takes the rows j, j + parts, ...: a batch that lies on several devices stays where it is.
+    split = lambda x: x.reshape((size // parts, parts, *x.shape[1:])).swapaxes(0, 1)
+    rows = jax.tree.map(split, rows)
+    shapes = jax.eval_shape(gradient, params, *jax.tree.map(lambda x: x[0], rows))
+    add = lambda sums, part: (jax.tree.map(jnp.add, sums, gradient(params, *part)), None)
+    return jax.lax.scan(add, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes), rows)[0]
 
 
 def _drop(keys: Key[Array, " B"], cond: Condition, null_cond: Condition, rate: Scalar) -> Condition:

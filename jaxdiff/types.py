@@ -33,13 +33,23 @@ Condition: TypeAlias = PyTree[Any] | None
 
 T = TypeVar("T", bound=type)
 
+_CLASSES: set[type] = set()  # those made by `pytree`
+
 
 def static(**kwargs: Any) -> Any:
     """A field of a `pytree` class that is part of its structure: changing it recompiles."""
     return dataclasses.field(metadata={"static": True}, **kwargs)
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(static,))
+def per_sample(**kwargs: Any) -> Any:
+    """A field whose leaves belong to the samples of a batch: shape (B, ...), or () or (1, ...) where samples share it.
+
+    It tells `batch_axes` what goes with a sample to its device; nothing else depends on it.
+    """
+    return dataclasses.field(metadata={"per_sample": True}, **kwargs)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(static, per_sample))
 def pytree(cls: T) -> T:
     """Make `cls` a frozen, keyword-only dataclass whose fields are leaves, except those marked `static`.
 
@@ -63,7 +73,44 @@ def pytree(cls: T) -> T:
         return tree
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    _CLASSES.add(cls)
     return cls
+
+
+def batch_axes(tree: Any, size: int) -> Any:
+    """`tree` with 0 in place of each leaf that has `size` samples along its first axis, and None of every other.
+
+    Only `per_sample` fields of `pytree` classes have such leaves: parameters never do, whatever their shape. The result
+    is what `jax.pmap` and `jax.vmap` take as `in_axes`.
+
+    Raises:
+        ValueError: a leaf of a `per_sample` field for another number of samples.
+    """
+
+    def axis(leaf: Any) -> int | None:
+        shape = jnp.shape(leaf)
+        if not shape or shape[0] == 1 != size:
+            return None
+        if shape[0] != size:
+            raise ValueError(
+                f"something was given for {shape[0]} samples, shape {shape}, in a batch of {size}; give one value for "
+                "each sample, or one for all"
+            )
+        return 0
+
+    def of_class(node: Any) -> Any:
+        axes = object.__new__(type(node))
+        for field in dataclasses.fields(node):
+            value = getattr(node, field.name)
+            if field.metadata.get("per_sample"):
+                value = jax.tree.map(axis, value)
+            elif not field.metadata.get("static"):
+                value = batch_axes(value, size)
+            object.__setattr__(axes, field.name, value)
+        return axes
+
+    ours = lambda node: dataclasses.is_dataclass(node) and type(node) in _CLASSES
+    return jax.tree.map(lambda node: of_class(node) if ours(node) else None, tree, is_leaf=ours)
 
 
 def is_traced(tree: Any) -> bool:

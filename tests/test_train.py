@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 
-from experiments import train
+from experiments import batches, train
 from experiments.logging import read_rows
 from experiments.networks import MLP
 from experiments.signals import Interrupted
@@ -83,7 +83,7 @@ for name in ("tensorflow_datasets", "grain", "tyro", "tensorflow"):
     sys.modules[name] = None
 sys.path.insert(0, "tests")
 import tiny
-from experiments import train
+from experiments import batches, train
 train.run(tiny.recipe(steps=6, log_every=3), tiny.arrays(6), {str(tmp_path / "run")!r})
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=ENVIRONMENT)
@@ -94,7 +94,7 @@ train.run(tiny.recipe(steps=6, log_every=3), tiny.arrays(6), {str(tmp_path / "ru
 def test_no_tensorflow_after_a_run(tmp_path):
     program = f"""
 import sys
-from experiments import train
+from experiments import batches, train
 train.main(["digits", "--out", {str(tmp_path / "run")!r}, *{tiny.FLAGS!r}])
 found = [name for name in sys.modules if name.split(".")[0] == "tensorflow"]
 assert not found, found
@@ -111,8 +111,8 @@ def test_resumed_in_the_middle_of_a_row_equals_uninterrupted(tmp_path, monkeypat
     whole = train.run(tiny.recipe(), data(), tmp_path / "whole", devices=jax.devices()[:1])
 
     taken = []
-    real = train._numbered
-    monkeypatch.setattr(train, "_numbered", lambda batch, step: taken.append(step) or real(batch, step))
+    real = batches.numbered
+    monkeypatch.setattr(batches, "numbered", lambda batch, step: taken.append(step) or real(batch, step))
     stopping = lambda: len(taken) == 13
     monkeypatch.setattr("experiments.signals.StopRequest.__bool__", lambda self: stopping())
     with pytest.raises(Interrupted, match="after step 13 of 40"):

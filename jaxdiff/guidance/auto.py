@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxdiff.guidance.protocol import Rule, active, as_pytree
-from jaxdiff.types import Condition, Denoiser, Time, pytree
+from jaxdiff.types import Condition, Denoiser, Time, per_sample, pytree
 
 
 @pytree
@@ -15,7 +15,7 @@ class Autoguided:
     denoise: Denoiser
     bad: Denoiser
     rule: Rule
-    cond: Condition
+    cond: Condition = per_sample()
 
     def __call__(self, x: Float[Array, "B ..."], t: Time, cond: Condition = None) -> Float[Array, "B ..."]:
         cond = self.cond if cond is None else cond

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxdiff.guidance.protocol import Rule, active, as_pytree
-from jaxdiff.types import Condition, Denoiser, Time, pytree
+from jaxdiff.types import Condition, Denoiser, Time, per_sample, pytree
 
 
 @pytree
@@ -13,8 +13,8 @@ class ClassifierFree:
     """The denoiser that `classifier_free` makes."""
 
     denoise: Denoiser
-    cond: Condition
-    uncond: Condition
+    cond: Condition = per_sample()
+    uncond: Condition = per_sample()
     rule: Rule
 
     def __call__(self, x: Float[Array, "B ..."], t: Time, cond: Condition = None) -> Float[Array, "B ..."]:
@@ -33,7 +33,7 @@ class ClassifierFree:
 
     def _both(self, x: Float[Array, "B ..."], t: Time) -> tuple[Float[Array, "B ..."], Float[Array, "B ..."]]:
         interleave = lambda a, b: jnp.stack([a, b], 1).reshape((-1, *a.shape[1:]))
-        pairs = jax.tree.map(lambda c, u: interleave(c, jnp.broadcast_to(u, c.shape)), self.cond, self.uncond)
+        pairs = jax.tree.map(interleave, self.cond, self.uncond)
         clock = jnp.asarray(t)
         if clock.ndim:  # a leading axis of length 1 is a time that the samples share
             clock = jnp.repeat(jnp.broadcast_to(clock, (x.shape[0], *clock.shape[1:])), 2, 0)
@@ -65,5 +65,5 @@ def classifier_free(denoise: Denoiser, cond: Condition, uncond: Condition, rule:
             f"cond and uncond must have the same structure, got {jax.tree.structure(cond)} and "
             f"{jax.tree.structure(uncond)}; uncond holds the null value of each condition"
         )
-    uncond = jax.tree.map(jnp.asarray, uncond)
+    uncond = jax.tree.map(lambda c, u: jnp.broadcast_to(u, jnp.shape(c)), cond, uncond)
     return ClassifierFree(denoise=as_pytree(denoise), cond=cond, uncond=uncond, rule=as_pytree(rule))

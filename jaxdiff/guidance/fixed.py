@@ -3,7 +3,7 @@
 from jaxtyping import Array, Float
 
 from jaxdiff.guidance.protocol import as_pytree
-from jaxdiff.types import Condition, Denoiser, Time, pytree
+from jaxdiff.types import Condition, Denoiser, Time, per_sample, pytree
 
 
 @pytree
@@ -11,7 +11,7 @@ class Conditioned:
     """The denoiser that `condition` makes."""
 
     denoise: Denoiser
-    cond: Condition
+    cond: Condition = per_sample()
 
     def __call__(self, x: Float[Array, "B ..."], t: Time, cond: Condition = None) -> Float[Array, "B ..."]:
         return self.denoise(x, t, self.cond)

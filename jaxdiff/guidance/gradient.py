@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxdiff.guidance.protocol import as_pytree
-from jaxdiff.types import Condition, Denoiser, Process, Scalar, Time, expand, pytree
+from jaxdiff.types import Condition, Denoiser, Process, Scalar, Time, expand, per_sample, pytree
 
 
 @pytree
@@ -23,7 +23,7 @@ class ClassifierGuided:
     denoise: Denoiser
     log_prob: Callable[..., Float[Array, " B"]]
     process: Process
-    scale: Scalar | Float[Array, " B"]
+    scale: Scalar | Float[Array, " B"] = per_sample()
 
     def __call__(self, x: Float[Array, "B ..."], t: Time, cond: Condition = None) -> Float[Array, "B ..."]:
         log_prob, pullback = jax.vjp(lambda x: self.log_prob(x, t), x)

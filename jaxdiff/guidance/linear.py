@@ -2,7 +2,7 @@
 
 from jaxtyping import Array, Float
 
-from jaxdiff.types import Scalar, Time, expand, pytree
+from jaxdiff.types import Scalar, Time, expand, per_sample, pytree
 
 
 @pytree
@@ -13,7 +13,7 @@ class scale:
         scale: a number, or one for each sample, shape (B,); may be traced.
     """
 
-    scale: Scalar | Float[Array, " B"] = 1.0
+    scale: Scalar | Float[Array, " B"] = per_sample(default=1.0)
 
     def __call__(
         self, x: Float[Array, "B ..."], t: Time, c: Float[Array, "B ..."], u: Float[Array, "B ..."]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxdiff.types import Scalar, Time, expand, is_traced, pytree
+from jaxdiff.types import Scalar, Time, expand, is_traced, per_sample, pytree
 
 
 @pytree
@@ -28,9 +28,9 @@ class apg:
         ValueError: a norm_threshold that is known and not positive.
     """
 
-    scale: Scalar | Float[Array, " B"] = 1.0
-    eta: Scalar | Float[Array, " B"] = 0.0
-    norm_threshold: Scalar | Float[Array, " B"] = float("inf")
+    scale: Scalar | Float[Array, " B"] = per_sample(default=1.0)
+    eta: Scalar | Float[Array, " B"] = per_sample(default=0.0)
+    norm_threshold: Scalar | Float[Array, " B"] = per_sample(default=float("inf"))
 
     def __post_init__(self):
         if not is_traced(self.norm_threshold) and not np.all(np.asarray(self.norm_threshold) > 0):

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdiff.guidance.protocol import PairDenoiser
-from jaxdiff.types import Denoiser, Scalar, Time, expand, is_traced, pytree
+from jaxdiff.types import Denoiser, Scalar, Time, expand, is_traced, per_sample, pytree
 
 
 @pytree
@@ -17,7 +17,7 @@ class Momentum:
     """The denoiser with memory that `momentum` makes."""
 
     denoise: PairDenoiser
-    beta: Scalar | Float[Array, " B"]
+    beta: Scalar | Float[Array, " B"] = per_sample()
 
     def __call__(
         self, x: Float[Array, "B ..."], t: Time, memory: Float[Array, "B ..."]

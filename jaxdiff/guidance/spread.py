@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxdiff.guidance.protocol import Rule, active
-from jaxdiff.types import Scalar, Time, expand, is_traced, pytree
+from jaxdiff.types import Scalar, Time, expand, is_traced, per_sample, pytree
 
 
 @pytree
@@ -27,7 +27,7 @@ class rescale:
     """
 
     rule: Rule
-    phi: Scalar | Float[Array, " B"] = 0.7
+    phi: Scalar | Float[Array, " B"] = per_sample(default=0.7)
 
     def __post_init__(self):
         if not is_traced(self.phi) and not np.all((np.asarray(self.phi) >= 0) & (np.asarray(self.phi) <= 1)):

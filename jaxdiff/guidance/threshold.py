@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdiff.guidance.protocol import as_pytree
-from jaxdiff.types import Condition, Denoiser, Scalar, Time, expand, is_traced, pytree
+from jaxdiff.types import Condition, Denoiser, Scalar, Time, expand, is_traced, per_sample, pytree
 
 
 @pytree
@@ -14,8 +14,8 @@ class Thresholded:
     """The denoiser that `dynamic_threshold` makes."""
 
     denoise: Denoiser
-    quantile: Scalar | Float[Array, " B"]
-    limit: Scalar | Float[Array, " B"]
+    quantile: Scalar | Float[Array, " B"] = per_sample()
+    limit: Scalar | Float[Array, " B"] = per_sample()
 
     def __call__(self, x: Float[Array, "B ..."], t: Time, cond: Condition = None) -> Float[Array, "B ..."]:
         x0 = self.denoise(x, t, cond)

@@ -52,7 +52,8 @@ class SelfAttention(nnx.Module):
             x: tokens (B, T, width).
             angles: rotary positions in radians, (T, width / heads / 2); None for none.
         """
-        q, k, v = (a.reshape(*x.shape[:2], self.heads, -1) for a in jnp.split(self.qkv(x), 3, -1))
+        # Head by head (q, k, v of one, then of the next): split over devices by heads, each keeps its three together.
+        q, k, v = jnp.split(self.qkv(x).reshape(*x.shape[:2], self.heads, -1), 3, -1)
         if self.q_scale is not None and self.k_scale is not None:
             q, k = rms_norm(q, self.q_scale[...]), rms_norm(k, self.k_scale[...])
         if angles is not None:

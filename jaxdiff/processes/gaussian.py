@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from jaxdiff import noise, predictions
 from jaxdiff.rates import logsnr, rates
-from jaxdiff.types import Condition, Mask, Noise, Prediction, Schedule, Time, expand, is_traced, pytree
+from jaxdiff.types import Condition, Mask, Noise, Prediction, Schedule, Time, expand, is_traced, per_sample, pytree
 
 Observed = tuple[Mask, Float[Array, "B ..."]]
 
@@ -190,7 +190,7 @@ class GaussianDenoiser:
 
     process: Gaussian
     network: Callable[..., Array]
-    observed: Observed | None = None
+    observed: Observed | None = per_sample(default=None)
 
     def __call__(self, x: Float[Array, "B ..."], t: Time, cond: Condition = None) -> Float[Array, "B ..."]:
         t = jnp.asarray(t)
