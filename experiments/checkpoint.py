@@ -31,7 +31,9 @@ from experiments import checksums
 from experiments.errors import UserError
 from experiments.retention import Retention
 
-logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax narrates every save, and its failures with tracebacks
+# Orbax narrates every save, and its failures with tracebacks.
+logging.getLogger("absl").setLevel(logging.ERROR)
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 
 _UNSUMMED = "_CHECKPOINT_METADATA"  # Orbax adds the time to it at the very end, and restores nothing from it
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
