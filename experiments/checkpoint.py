@@ -145,6 +145,8 @@ class Checkpoints:
             preservation_policy=self._retention,
             async_options=ocp.options.AsyncOptions(post_finalization_callback=self._seal),
             lightweight_initialize=True,  # a damaged checkpoint must not keep one from the others
+            # Two of these may save at once, and their processes must not wait for one another's.
+            multiprocessing_options=ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=self.root.name),
         )
         return ocp.CheckpointManager(self.root, options=options)
 
