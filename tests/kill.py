@@ -71,8 +71,8 @@ class Killer:
             Ended: it ended before.
         """
         training = self._training
-        hurry = (training.saved() or [0])[-1] > 0.8 * training.steps  # little is left: do not let it go far
         with training.process(marked=aim == "restore") as process:
+            began = time.monotonic()
             if aim == "before any":
                 # As soon as there is a directory, then a configuration, then at any time until the first save.
                 moments = [training.out.exists, (training.out / "config.json").exists]
@@ -81,7 +81,7 @@ class Killer:
                 else:
                     training.wait(process, training.unfinished, self._some(self._start))
             elif aim == "save":
-                for _ in range(1 if hurry else self._random.randint(1, 3)):
+                for _ in range(1 if self._far() else self._random.randint(1, 3)):
                     training.wait(process, lambda: not training.unfinished())
                     training.wait(process, training.unfinished)
                 training.wait(process, lambda: False, self._some(self._save))
@@ -89,16 +89,24 @@ class Killer:
                 training.wait(process, training.restoring)
                 training.wait(process, lambda: False, self._some(self._restore))
             else:
-                training.wait(process, lambda: False, self._some(self._start + (0 if hurry else 4 * self._save)))
+                far = self._far()
+                seconds = self._some(0.5 * self._start if far else self._start + 4 * self._save)
+                training.wait(process, lambda: self._far() > far, seconds)
             process.kill()
             if process.wait() >= 0:
                 raise Ended(f"status {process.returncode} at the moment of the kill")
+            if aim == "before any" and training.unfinished():
+                self._start = 0.8 * (time.monotonic() - began)  # faster than the first time: programs are cached
         hit = "elsewhere" if training.saved() else "before any"
         hit = "save" if training.unfinished() else "restore" if training.restoring() else hit
         if aim == "restore" and training.restored():
             self._restore /= 2  # too late
         self.kills[hit] += 1
         return hit
+
+    def _far(self) -> bool:
+        """Little is left to train: it must not come to its end."""
+        return (self._training.saved() or [0])[-1] > 0.7 * self._training.steps
 
     def _some(self, seconds: float) -> float:
         return self._random.uniform(0, seconds)
