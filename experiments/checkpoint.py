@@ -21,13 +21,11 @@ from types import TracebackType
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 
-from experiments import checksums
+from experiments import checksums, distributed
 from experiments.errors import UserError
 from experiments.retention import Retention
 
@@ -82,7 +80,7 @@ class Checkpoints:
             step: optimiser updates so far.
             state: a tree of arrays, however they lie on the devices of all processes.
             meta: anything that JSON holds.
-            loss: decides which checkpoint is the best one; the same in every process.
+            loss: decides which checkpoint is the best one; process 0's does.
 
         Raises:
             UserError: this save or the one before it, which ran in the background, could not be written.
@@ -90,6 +88,7 @@ class Checkpoints:
         self._finish()
         if step in self._manager.all_steps():
             return
+        loss = float(distributed.from_first(str(float(loss))))  # the others have not read the rows of an earlier start
         self._retention.losses[step] = loss = loss if math.isfinite(loss) else math.inf
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
@@ -122,7 +121,7 @@ class Checkpoints:
                 chosen = json.dumps(self._chosen(step))
             except Exception as error:  # every process must hear of it, or the others would wait for ever
                 chosen = json.dumps([0, f"cannot read the checkpoints in {self.root}: {_reason(error)}"])
-        step, problem = json.loads(_from_first(chosen))
+        step, problem = json.loads(distributed.from_first(chosen))
         assert step is not None
         if problem:
             raise UserError(problem)
@@ -219,14 +218,6 @@ def _few(steps: Sequence[int]) -> str:
 def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
     sharding = getattr(leaf, "sharding", None) or SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _from_first(text: str, longest: int = 1 << 14) -> str:
-    """Process 0's text, in every process."""
-    if jax.process_count() == 1:
-        return text
-    data = np.frombuffer(text.encode()[:longest].ljust(longest), np.uint8)
-    return bytes(multihost_utils.broadcast_one_to_all(data)).decode()
 
 
 def _errno(error: BaseException) -> int | None:

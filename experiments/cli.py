@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import inspect
 import io
+import itertools
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -104,6 +105,23 @@ def program(main: Callable[[], Any]) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Processes:
+    distributed: Distributed = ONE
+
+
+def processes(argv: Sequence[str] | None) -> Distributed:
+    """The flags of `Distributed` alone: they come first, because making a recipe asks for devices."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(argv):
+        return Distributed(off=True)
+    taken = []
+    for flag, value in itertools.pairwise([*argv, "--"]):
+        if flag.startswith("--distributed."):
+            taken += [flag] if "=" in flag or value.startswith("--") else [flag, value]
+    return parse(_Processes, taken, "python -m experiments.train RECIPE", _Processes(), "").distributed
 
 
 def train_arguments(argv: Sequence[str] | None) -> tuple[TrainArguments, Recipe]:

@@ -10,6 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from experiments import distributed
 from experiments.errors import UserError
 from jaxdiff import parallel
 
@@ -61,7 +62,7 @@ class Placement:
         """What `make` makes, never whole on one device where the mesh splits it."""
         if self.mesh is None:
             return make()
-        return jax.jit(make, out_shardings=parallel.shardings(jax.eval_shape(make), self.mesh))()
+        return _compiled(jax.jit(make, out_shardings=parallel.shardings(jax.eval_shape(make), self.mesh)))()
 
     def spread(self, tree: Any) -> Any:
         """`tree` as `compile`'s step wants it: a copy on each device where there are several."""
@@ -74,6 +75,8 @@ class Placement:
 
     def compile(self, step: Callable[..., Any], batch_axis: int) -> Callable[..., Any]:
         """`step`, compiled for these devices; it donates its state."""
+        if jax.process_count() > 1:
+            return _Together(step, self.mesh, batch_axis)
         if self.mesh is not None:
             return parallel.shard_step(step, self.mesh, batch_axis=batch_axis)
         if len(self.devices) > 1:
@@ -87,3 +90,24 @@ class Placement:
         if jax.process_count() > 1:
             return jax.tree.map(jnp.asarray, multihost_utils.process_allgather(tree, tiled=True))
         return jax.device_put(jax.tree.map(np.asarray, tree), self.devices[0])
+
+
+class _Together:
+    """A sharded step that no process runs before all have compiled it."""
+
+    def __init__(self, step: Callable[..., Any], mesh: Mesh | None, batch_axis: int):
+        assert mesh is not None
+        self._step, self._mesh, self._axis = parallel.shard_step(step, mesh, batch_axis=batch_axis), mesh, batch_axis
+        self._program: Callable[..., Any] | None = None
+
+    def __call__(self, state: Any, key: jax.Array, batch: Any) -> tuple[Any, Any]:
+        if self._program is None:
+            self._program = _compiled(self._step, state, key, batch)
+        return self._program(state, key, parallel.global_batch(batch, self._mesh, axis=self._axis))
+
+
+def _compiled(function: Any, *args: Any) -> Callable[..., Any]:
+    """`function` for these arguments, once all processes have compiled it: their first collective must not wait."""
+    program = function.lower(*args).compile()
+    distributed.wait_for_all()
+    return program

@@ -146,10 +146,10 @@ def run(
                 last = done == recipe.steps
                 # Several processes agree on it when a row is written: a signal may have reached only one.
                 asks = jax.process_count() == 1 or done % recipe.log_every == 0
-                if asks and not last and distributed.any_of(bool(stop)):
+                if asks and not last and (status := distributed.highest(stop.status if stop else 0)):
                     save(done, state)
                     message = f"stopped after step {done} of {recipe.steps}, saved; go on with --resume"
-                    raise Interrupted(message, stop.status)
+                    raise Interrupted(message, status)
                 if last or done % recipe.checkpoint_every == 0:
                     save(done, state)
             log.flush()
@@ -215,13 +215,13 @@ def _first_line(model: Model, state: TrainState, devices: Sequence[jax.Device], 
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    from experiments.cli import train_arguments
+    from experiments.cli import processes, train_arguments
     from experiments.data import batches
 
+    distributed.start(processes(argv))  # before there is a recipe: its numbers may be arrays
     arguments, recipe = train_arguments(argv)
-    distributed.start(arguments.distributed)
     devices = _devices(arguments.devices)
-    images = recipe.data.load(lambda message: print(message, file=sys.stderr))
+    images = distributed.all_do(lambda: recipe.data.load(lambda message: print(message, file=sys.stderr)))
     iterator = batches(
         images.train,
         batch_size=recipe.batch_size,
