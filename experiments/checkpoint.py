@@ -65,7 +65,7 @@ class Checkpoints:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            self._finish()
+            self.wait()
         finally:
             self._manager.close()  # without it, a normal exit loses the save in flight
 
@@ -85,7 +85,7 @@ class Checkpoints:
         Raises:
             UserError: this save or the one before it, which ran in the background, could not be written.
         """
-        self._finish()
+        self.wait()
         if step in self._manager.all_steps():
             return
         loss = float(distributed.from_first(str(float(loss))))  # the others have not read the rows of an earlier start
@@ -114,7 +114,7 @@ class Checkpoints:
         Raises:
             UserError: no such checkpoint, or one that is damaged or belongs to another recipe.
         """
-        self._finish()
+        self.wait()
         chosen = ""
         if jax.process_index() == 0:
             try:
@@ -149,8 +149,12 @@ class Checkpoints:
         )
         return ocp.CheckpointManager(self.root, options=options)
 
-    def _finish(self) -> None:
-        """Wait for the save in flight."""
+    def wait(self) -> None:
+        """Wait for the save in flight.
+
+        Raises:
+            UserError: it could not be written.
+        """
         with self._explained():
             self._manager.wait_until_finished()
         self._saving = None

@@ -8,6 +8,7 @@ import tyro
 
 from experiments import cli
 from experiments.evaluation import evaluate, table
+from experiments.hardware import choose_devices
 from experiments.recipe import Sampler
 
 
@@ -27,11 +28,16 @@ class Arguments:
     """Which checkpoint; the newest by default."""
     unfinished: bool = False
     """Use the newest checkpoint of a run that has not finished."""
+    sigma_rel: float | None = None
+    """Relative length of the parameters' average, from the snapshots of a run with --averages; None for its `ema`."""
+    devices: int | None = None
+    """Local devices that share the samples; None for all of them."""
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     arguments = cli.run_arguments(Arguments, "python -m experiments.evaluate", argv)
-    result = evaluate(**vars(arguments))
+    options: dict[str, Any] = vars(arguments) | {"devices": choose_devices(arguments.devices)}
+    result = evaluate(**options)
     print(table(result["sets"]))
     print(f"{arguments.run}/evaluation.json, {arguments.run}/report.html")
     return result

@@ -7,6 +7,7 @@ is compared. Needs neither the command line nor a data library: pictures come in
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ def evaluate(
     seed: int = 0,
     step: int | None = None,
     unfinished: bool = False,
+    sigma_rel: float | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> dict[str, Any]:
     """Judge the run in `run`; leaves evaluation.json, evaluation.png and a new report.html there.
 
@@ -53,7 +56,8 @@ def evaluate(
         images: the data it was trained on; the recipe's own, loaded here, by default.
         sampler, samples, judges: the recipe's own by default; `samples` falls back to as many as training examples.
         seed: of the samples.
-        step, unfinished: which checkpoint, see `experiments.model.load`.
+        step, unfinished, sigma_rel: which parameters, see `experiments.model.load`.
+        devices: local ones to share the samples; one by default.
 
     Returns:
         What evaluation.json holds: `about`, `shown`, and `sets`, the figures of the model and of the baseline.
@@ -62,7 +66,7 @@ def evaluate(
         UserError: no such run or checkpoint, other data than it was trained on, or more samples than training examples.
     """
     run = epath.Path(run)
-    model, params, step = load(run, step=step, unfinished=unfinished)
+    model, params, step = load(run, step=step, unfinished=unfinished, sigma_rel=sigma_rel)
     options = model.recipe.evaluation
     sampler = sampler or model.recipe.sampler
     images = images or model.recipe.data.load(_say)
@@ -79,7 +83,7 @@ def evaluate(
     labels = None if train_labels is None else proportional_labels(train_labels, count)
 
     began = time.perf_counter()
-    draw = {"sampler": sampler, "seed": seed, "batch_size": options.batch_size}
+    draw = {"sampler": sampler, "seed": seed, "batch_size": options.batch_size, "devices": devices}
     model.draw(params, None if labels is None else labels[: options.batch_size], min(count, options.batch_size), **draw)
     compiled = time.perf_counter()
     drawn, nfe = model.draw(params, labels, count, **draw)

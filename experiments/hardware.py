@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""The devices of this machine, and what a figure was measured on."""
 
 import os
 import platform
@@ -6,6 +6,24 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 import jax
+
+from experiments.errors import UserError
+
+
+def choose_devices(wanted: int | None) -> list[jax.Device]:
+    """The first `wanted` local devices, or those of all processes.
+
+    Raises:
+        UserError: there are not as many, or several processes, which use all of theirs.
+    """
+    found = jax.local_devices()
+    if wanted is None:
+        return jax.devices()
+    if jax.process_count() > 1:
+        raise UserError(f"--devices {wanted} is for one process; several use all their devices: leave it out")
+    if not 1 <= wanted <= len(found):
+        raise UserError(f"--devices {wanted} were asked for, but this machine has {len(found)}; use 1 to {len(found)}")
+    return found[:wanted]
 
 
 def describe_devices(devices: Sequence[jax.Device]) -> str:

@@ -58,7 +58,10 @@ class Log:
             if start and path.exists():
                 self.rows = [row for row in read_rows(path) if row["step"] <= start]
                 self.skipped = int(sum(row.get("skipped", 0) for row in self.rows))
-            path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+            if path.exists():  # replaced as a whole: a kill must not lose the rows
+                partial = path.with_name(f"{path.name}.partial")
+                partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+                partial.replace(path)
             if _is_local(out):
                 self._file = path.open("a")
                 self._events = _events(out / "tensorboard", start)

@@ -1,8 +1,9 @@
 """A model: the objects of a recipe once the data are known, and parameters to draw samples with."""
 
 import dataclasses
+import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from experiments import config
 from experiments.data import Images, to_pixels
 from experiments.errors import UserError
 from experiments.recipe import Recipe, Sampler
-from jaxdiff import TrainState, averages, guidance, networks, training
+from jaxdiff import TrainState, averages, guidance, networks, parallel, training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,7 @@ class Model:
         seed: int = 0,
         batch_size: int = 512,
         trajectory: bool = False,
+        devices: Sequence[jax.Device] | None = None,
     ) -> tuple[np.ndarray, int]:
         """`count` samples as uint8 pixels, and network evaluations for each.
 
@@ -99,14 +101,21 @@ class Model:
         Args:
             params: usually the averaged ones, `state.ema`.
             labels: (count,), or None for unconditional samples.
+            batch_size: samples drawn at once; several devices round it up to a multiple of their number.
             trajectory: return every time of the grid, (steps + 1, count, H, W, C), instead of the last.
+            devices: local ones to share the samples; one by default.
         """
         batch_size = min(batch_size, count)
+        sample = self._sample
+        if devices is not None and len(devices) > 1:
+            batch_size += -batch_size % len(devices)
+            params = parallel.replicate(params, devices)
+            sample = functools.partial(parallel.pmap_sample, devices=devices)
         chunks, nfe = [], 0
         for first in range(0, count, batch_size):
             index = np.arange(first, first + batch_size) % count  # the last batch is filled up: one compilation
             denoise, evaluations = self._denoiser(params, None if labels is None else labels[index], sampler)
-            x, info = self._sample(
+            x, info = sample(
                 jax.random.key(seed),
                 self.recipe.process,
                 denoise,
@@ -154,8 +163,24 @@ def read_config(run: epath.Path) -> tuple[Recipe, DataInfo]:
         ) from error
 
 
-def load(run: epath.PathLike, *, step: int | None = None, unfinished: bool = False) -> tuple[Model, Any, int]:
-    """`(model, averaged parameters, step)` of a run directory; raises as `load_state`."""
+def load(
+    run: epath.PathLike, *, step: int | None = None, unfinished: bool = False, sigma_rel: float | None = None
+) -> tuple[Model, Any, int]:
+    """`(model, averaged parameters, step)` of a run directory.
+
+    Args:
+        run: the directory.
+        step: which checkpoint, the newest by default.
+        unfinished: accept a run that has not finished.
+        sigma_rel: relative length of the average, reconstructed from the run's snapshots; None for the run's `ema`.
+
+    Raises:
+        UserError: as `load_state`; snapshots that are missing or too few for this length.
+    """
+    if sigma_rel is not None:
+        from experiments.snapshots import reconstruct
+
+        return reconstruct(epath.Path(run), sigma_rel, step=step)
     model, state, step = load_state(run, step=step, unfinished=unfinished)
     return model, state.ema, step
 

@@ -94,7 +94,7 @@ class Recipe:
     ema: float = 0.999
     """Decay of the average of the parameters that samples are drawn with."""
     averages: tuple[float, ...] = ()
-    """Relative lengths of power averages to keep too; two, 0.05 0.10, give any other later (sample --sigma-rel)."""
+    """Relative lengths of averages to keep snapshots of; two, 0.05 0.10, give any other later (sample --sigma-rel)."""
     cond_dropout: float = 0.1
     """Share of training examples that lose their class, which guidance needs."""
     flip: bool = False

@@ -11,6 +11,7 @@ from etils import epath
 
 from experiments import cli, pictures
 from experiments.errors import UserError
+from experiments.hardware import choose_devices
 from experiments.model import class_labels, load
 from experiments.recipe import Sampler
 
@@ -33,8 +34,12 @@ class Arguments:
     """Which checkpoint; the newest by default."""
     unfinished: bool = False
     """Use the newest checkpoint of a run that has not finished."""
+    sigma_rel: float | None = None
+    """Relative length of the parameters' average, from the snapshots of a run with --averages; None for its `ema`."""
     batch_size: int = 512
     """Samples drawn at once."""
+    devices: int | None = None
+    """Local devices that share the samples; None for all of them."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.count < 1 or arguments.sampler.steps < 1:
         raise UserError(f"--count and --steps must be at least 1, got {arguments.count} and {arguments.sampler.steps}")
     run, sampler = epath.Path(arguments.run), arguments.sampler
-    model, params, step = load(run, step=arguments.step, unfinished=arguments.unfinished)
+    model, params, step = load(run, step=arguments.step, unfinished=arguments.unfinished, sigma_rel=arguments.sigma_rel)
     names = tuple(name for part in arguments.classes for name in part.split(",") if name)
     kinds = class_labels(model.info, names) or list(range(len(model.info.classes)))
     if sampler.guidance_scale != 1 and not kinds:
@@ -52,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     began = time.perf_counter()
     options = {"sampler": sampler, "seed": arguments.seed, "batch_size": arguments.batch_size}
-    samples, nfe = model.draw(params, labels, count, **options)
+    samples, nfe = model.draw(params, labels, count, **options, devices=choose_devices(arguments.devices))
     seconds = time.perf_counter() - began
 
     name = f"{type(sampler.solver).__name__}-{sampler.steps}-g{sampler.guidance_scale:g}-seed{arguments.seed}.png"

@@ -18,14 +18,14 @@ from etils import epath
 from experiments import batches as batching
 from experiments import distributed, report, run_directory
 from experiments.checkpoint import Checkpoints
-from experiments.errors import UserError
-from experiments.hardware import describe_devices
+from experiments.hardware import choose_devices, describe_devices
 from experiments.logging import Diverged, Log
 from experiments.model import DataInfo, Model
 from experiments.placement import WHOLE, Placement, Split
 from experiments.profiling import Profiler
 from experiments.recipe import Recipe
 from experiments.signals import Interrupted, stop_request
+from experiments.snapshots import interval, open_snapshots
 from experiments.stream import Batch, Stream, Watch
 from jaxdiff import TrainState
 
@@ -90,12 +90,14 @@ def run(
                 Checkpoints(out / "checkpoints", recipe.keep, keep_every=recipe.keep_every)
             )
             if recipe.averages:
-                snapshots = stack.enter_context(Checkpoints(out / "snapshots", None))
+                snapshots = stack.enter_context(open_snapshots(out))
         state, start, pending = None, 0, []
         if resume and checkpoints is not None and checkpoints.steps():
             state, meta, start = checkpoints.restore(placement.like(model.fresh_state))
             pending = meta["pending"]
             stream.set_state(meta["stream"])
+            if snapshots is not None and start % interval(recipe) == 0:
+                snapshots.save(start, state.averages, {}, 0.0)  # a kill may have come between the checkpoint and it
         state = placement.spread(placement.make(model.fresh_state) if state is None else state)
 
         count = recipe.steps_per_dispatch
@@ -125,8 +127,6 @@ def run(
             if not bool(_all_finite(state.params)):
                 raise Diverged(f"parameters after step {step} not finite")
             checkpoints.save(step, state, meta, log.recent_loss())
-            if snapshots is not None:
-                snapshots.save(step, state.averages, {"lengths": recipe.averages}, 0.0)
 
         try:
             for step in range(start, recipe.steps, count):
@@ -150,6 +150,8 @@ def run(
                     save(done, state)
                     message = f"stopped after step {done} of {recipe.steps}, saved; go on with --resume"
                     raise Interrupted(message, status)
+                if snapshots is not None and (last or done % interval(recipe) == 0):
+                    snapshots.save(done, state.averages, {}, 0.0)
                 if last or done % recipe.checkpoint_every == 0:
                     save(done, state)
             log.flush()
@@ -183,23 +185,14 @@ def _all_finite(params: Any) -> jax.Array:
 
 
 def _after_divergence(checkpoints: Checkpoints | None) -> str:
-    steps = checkpoints.steps() if checkpoints is not None else []
+    steps = []
+    if checkpoints is not None:
+        checkpoints.wait()
+        steps = checkpoints.steps()
     kept = f"the checkpoint of step {steps[-1]} holds good parameters" if steps else "there is no checkpoint"
     return (
         f"{kept}; train anew with a lower --optimizer.learning-rate, or with --nonfinite skip to leave such steps out"
     )
-
-
-def _devices(wanted: int | None) -> list[jax.Device]:
-    """The first `wanted` local devices, or those of all processes."""
-    found = jax.local_devices()
-    if wanted is None:
-        return jax.devices()
-    if jax.process_count() > 1:
-        raise UserError(f"--devices {wanted} is for one process; several use all their devices: leave it out")
-    if not 1 <= wanted <= len(found):
-        raise UserError(f"--devices {wanted} were asked for, but this machine has {len(found)}; use 1 to {len(found)}")
-    return found[:wanted]
 
 
 def _count(params: Any) -> int:
@@ -220,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     distributed.start(processes(argv))  # before there is a recipe: its numbers may be arrays
     arguments, recipe = train_arguments(argv)
-    devices = _devices(arguments.devices)
+    devices = choose_devices(arguments.devices)
     images = distributed.all_do(lambda: recipe.data.load(lambda message: print(message, file=sys.stderr)))
     iterator = batches(
         images.train,

@@ -1,4 +1,4 @@
-"""U-Net and DiT on a mesh of forced CPU devices against the plain step: same numbers, a part of the memory each.
+"""MLP, U-Net and DiT on a mesh of forced CPU devices against the plain step: same numbers, a part of the memory each.
 
 Dropout and dropped conditions are on: their masks belong to examples. Every step is awaited: steps with collectives
 that pile up on few cores would deadlock.
@@ -17,11 +17,12 @@ from jaxdiff.training import several
 
 STEPS, BATCH, CLASSES, SHAPE = 20, 16, 3, (8, 8, 1)
 OPTIMIZER = optax.adam(1e-3)
-SPLITS = {"data": {}, "fsdp": {"fsdp": 8}, "tensor": {"tensor": 2}, "fsdp x tensor": {"fsdp": 4, "tensor": 2}}
+SPLITS = {"data": {}, "fsdp": {"fsdp": 8}, "tensor": {"tensor": 2}, "all three": {"fsdp": 2, "tensor": 2}}
 MAKE = {
     "unet": functools.partial(
         networks.UNet, SHAPE, channels=16, multipliers=(1, 2), blocks=1, attention=(4,), head_dim=16
     ),
+    "mlp": functools.partial(networks.MLP, SHAPE, width=32, depth=2),
     "dit": functools.partial(networks.DiT, SHAPE, width=32, depth=2, heads=4, patch=2),
 }
 
@@ -131,7 +132,7 @@ def test_gradients_are_those_of_the_plain_step(name):
     init, apply = networks.functional(lambda rngs: MAKE[name](num_classes=CLASSES, dropout=0.3, rngs=rngs))
     step = make_step(Gaussian(schedule=schedules.Cosine()), apply, optax.sgd(1.0))
     state = lambda: TrainState.create(fresh(name).params, optax.sgd(1.0))
-    mesh = parallel.make_mesh(fsdp=4, tensor=2)
+    mesh = parallel.make_mesh(fsdp=2, tensor=2)
     start, key, batch = state().params, jax.random.key(7), batches()[0]
     plain = jax.jit(step)(state(), key, batch)[0].params
     sharded = parallel.shard_step(step, mesh)(parallel.place(state(), mesh), parallel.place(key, mesh), batch)[0].params

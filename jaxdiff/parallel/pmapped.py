@@ -3,7 +3,6 @@
 The state is never stacked: one state pytree serves plain `jit`, `pmap` and meshes.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -99,9 +98,9 @@ def pmap_sample(
     cut = lambda axis, part: jax.tree.map(lambda leaf: leaf if axis is None else _split(leaf, len(devices), axis), part)
     arguments = jax.tree.map(cut, axes, arguments, is_leaf=is_none)
     part = jax.tree.map(lambda s: jax.ShapeDtypeStruct((s.shape[0] // len(devices), *s.shape[1:]), s.dtype), spec)
-    samples, info = _sampler(devices, tuple(marks), structure, part, trajectory)(*arguments)
+    samples, nfe, path = _sampler(devices, tuple(marks), structure, part, trajectory)(*arguments)
     join = lambda tree, axis: jax.tree.map(lambda a: a.reshape((*a.shape[:axis], size, *a.shape[axis + 2 :])), tree)
-    return join(samples, 0), dataclasses.replace(info, trajectory=join(info.trajectory, 1))
+    return join(samples, 0), Info(nfe=nfe, trajectory=join(path, 1))
 
 
 @functools.lru_cache(maxsize=64)
@@ -111,11 +110,10 @@ def _sampler(devices, marks, structure, spec, trajectory):
     def run(key, process, denoise, solver, grid, x, x0, noise):
         start = {"spec": spec, "x": x, "x0": x0, "noise": noise, "trajectory": trajectory}
         samples, info = sample(key, process, denoise, solver, grid, **start)
-        return samples, dataclasses.replace(info, nfe=jax.lax.pmax(info.nfe, AXIS))
+        return samples, jax.lax.pmax(info.nfe, AXIS), info.trajectory
 
     axes = structure.unflatten(marks)
-    out = (0, Info(nfe=None, trajectory=1))  # pyright: ignore[reportArgumentType]
-    return jax.pmap(run, axis_name=AXIS, in_axes=axes, out_axes=out, devices=devices)
+    return jax.pmap(run, axis_name=AXIS, in_axes=axes, out_axes=(0, None, 1), devices=devices)
 
 
 def _split(x: Any, devices: int, axis: int) -> Any:
