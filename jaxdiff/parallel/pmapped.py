@@ -78,7 +78,7 @@ def pmap_sample(
     """`jaxdiff.sample`, compiled, with the batch split over `devices`; sample i has the same noise on any of them.
 
     What belongs to a sample (conditions, guidance scales, observations: the `per_sample` fields of `denoise` and
-    `solver`) goes with it. A solver that adapts its steps does so on each device; `info.nfe` is then the largest.
+    `solver`) goes with it. Where devices make different numbers of calls (`Adaptive`), `info.nfe` is the largest.
 
     Args:
         devices: local devices, all of them by default; the other arguments are those of `sample`.
