@@ -57,8 +57,8 @@ def start(flags: Distributed, environment: Mapping[str, str] = os.environ) -> No
             )
         if not 0 <= flags.process < flags.processes or not flags.coordinator.rpartition(":")[2].isdigit():
             raise UserError(
-                f"needed a process in 0..{flags.processes - 1} and a coordinator HOST:PORT, got {flags.process} and "
-                f"{flags.coordinator!r}"
+                "needed 0 <= process < processes and a coordinator HOST:PORT, got process "
+                f"{flags.process}, processes {flags.processes} and coordinator {flags.coordinator!r}"
             )
         where: dict[str, Any] = dict(zip(("coordinator_address", "num_processes", "process_id"), given, strict=True))
     else:

@@ -4,7 +4,7 @@ The file holds plain float32 arrays under names like `blocks.0.attention.qkv.ker
 without this project. What they are is JSON: in the file's metadata, under "jaxdiff", and beside it in OUT.json:
 
     version, recipe, data     the run's config.json; `experiments.config.decode` makes the objects of the latter two
-    step, parameters          optimiser updates; "average" or "raw"
+    step, parameters          optimiser updates; "average" or "raw"; of an average made from snapshots its sigma_rel
     sha256                    of the arrays, see `digest`
 """
 
@@ -23,7 +23,7 @@ from etils import epath
 
 from experiments import cli
 from experiments.errors import UserError
-from experiments.model import load_state
+from experiments.model import load, load_state
 
 _PROGRAM = "python -m experiments.export"
 _SUFFIX = ".safetensors"
@@ -37,6 +37,8 @@ class Arguments:
     out: Annotated[str, tyro.conf.Suppress]
     raw: bool = False
     """The parameters as they were at the last step, instead of their average."""
+    sigma_rel: float | None = None
+    """Relative length of the average, from the snapshots of a run with --averages; None for its `ema`."""
     step: int | None = None
     """Which checkpoint; the newest by default."""
     unfinished: bool = False
@@ -78,6 +80,7 @@ def export(
     out: epath.PathLike,
     *,
     raw: bool = False,
+    sigma_rel: float | None = None,
     step: int | None = None,
     unfinished: bool = False,
     overwrite: bool = False,
@@ -93,12 +96,19 @@ def export(
     beside = out.with_suffix(".json")
     if not overwrite and (there := [str(path) for path in (out, beside) if path.exists()]):
         raise UserError(f"{' and '.join(there)} already there; add --overwrite, or choose another name")
-    _, state, step = load_state(run, step=step, unfinished=unfinished)
-    arrays = tensors(jax.device_get(state.params if raw else state.ema))
+    if raw and sigma_rel is not None:
+        raise UserError("--raw is no average and --sigma-rel is one; give one of them")
+    if raw:
+        model, state, step = load_state(run, step=step, unfinished=unfinished)
+        params = model.network(state.params)
+    else:
+        _, params, step = load(run, step=step, unfinished=unfinished, sigma_rel=sigma_rel)
+    arrays = tensors(jax.device_get(params))
     about = {
         **json.loads((run / "config.json").read_text()),
         "step": step,
         "parameters": "raw" if raw else "average",
+        **({} if sigma_rel is None else {"sigma_rel": sigma_rel}),
         "sha256": digest(arrays),
     }
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from experiments import config
 from experiments.data import Images, to_pixels
 from experiments.errors import UserError
 from experiments.recipe import Recipe, Sampler
-from jaxdiff import TrainState, averages, guidance, networks, parallel, training
+from jaxdiff import TrainState, averages, guidance, networks, parallel, training, uncertainty
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,25 +50,33 @@ class Model:
         except ValueError as error:
             raise UserError(f"network {type(recipe.network).__name__} does not fit the data: {error}") from error
         self.optimizer = recipe.optimizer.build(recipe.steps)
+        self._objective = training.denoising(
+            recipe.process,
+            weighting=recipe.weighting,
+            null_cond=np.int32(len(info.classes)) if info.classes else None,
+            cond_dropout=recipe.cond_dropout if info.classes else 0.0,
+        )
+        self._learned = uncertainty.learned(self._objective)
         self._sample = jax.jit(jaxdiff.sample, static_argnames=("spec", "trajectory"))
 
     def fresh_state(self) -> TrainState:
-        params = jax.jit(self.init)(jax.random.key(self.recipe.seed))
+        key = jax.random.key(self.recipe.seed)
+        params = jax.jit(self.init)(key)
+        if self.recipe.learned_weighting:
+            params = self._learned[0](key, params)
         return TrainState.create(params, self.optimizer, map(str, self.recipe.averages))
 
     def step(self) -> Callable[..., Any]:
         """The recipe's training step, or several of them in one: `(state, key, batch) -> (state, metrics)`."""
-        recipe, classes = self.recipe, self.info.classes
+        recipe = self.recipe
         step = jaxdiff.make_step(
             recipe.process,
             self.apply,
             self.optimizer,
             times=recipe.times,
-            weighting=recipe.weighting,
             ema=recipe.ema,
             averages={str(length): averages.power.of_width(length) for length in recipe.averages},
-            null_cond=np.int32(len(classes)) if classes else None,
-            cond_dropout=recipe.cond_dropout if classes else 0.0,
+            objective=self._learned[1] if recipe.learned_weighting else self._objective,
             accumulate=recipe.accumulate,
             skip_nonfinite=recipe.nonfinite == "skip",
         )
@@ -81,6 +89,10 @@ class Model:
             return new, metrics | {"learning_rate": jnp.asarray(rate(updates), jnp.float32)}
 
         return training.several(measured) if recipe.steps_per_dispatch > 1 else measured
+
+    def network(self, params: Any) -> Any:
+        """The network's own part of the state's parameters or of their average."""
+        return params["network"] if self.recipe.learned_weighting else params
 
     def draw(
         self,
@@ -99,7 +111,7 @@ class Model:
         Sample i depends on the seed and on i alone, whatever the batch size.
 
         Args:
-            params: usually the averaged ones, `state.ema`.
+            params: the network's, usually averaged: `model.network(state.ema)`.
             labels: (count,), or None for unconditional samples.
             batch_size: samples drawn at once; several devices round it up to a multiple of their number.
             trajectory: return every time of the grid, (steps + 1, count, H, W, C), instead of the last.
@@ -182,7 +194,7 @@ def load(
 
         return reconstruct(epath.Path(run), sigma_rel, step=step)
     model, state, step = load_state(run, step=step, unfinished=unfinished)
-    return model, state.ema, step
+    return model, model.network(state.ema), step
 
 
 def load_state(

@@ -86,6 +86,8 @@ class Recipe:
     """Law of the training times."""
     weighting: Weighting = field(default_factory=weightings.v)
     """Weight of the loss over time, relative to the squared error of v."""
+    learned_weighting: bool = False
+    """Learn a weight for each noise level beside the network, as in EDM2; it takes the place of `weighting`."""
     optimizer: Optimizer = Optimizer()
     batch_size: int = 128
     """Examples a step, over all devices."""

@@ -62,7 +62,7 @@ def reconstruct(run: epath.Path, sigma_rel: float, *, step: int | None = None) -
                 f"(the profile is off by {distance:.0%}); take a length near theirs, or a later step"
             )
         trees = (tree for before in used for tree in _ordered(snapshots.restore(like, before)[0], recipe))
-        return model, averages.reconstruct(trees, stored, (step, gamma)), step
+        return model, model.network(averages.reconstruct(trees, stored, (step, gamma))), step
 
 
 def _ordered(kept: dict[str, Any], recipe: Recipe) -> list[Any]:

@@ -173,7 +173,7 @@ def run(
     if recipe.nonfinite == "skip":
         summary["skipped"] = log.skipped
     if out is not None:
-        folder, params = out, placement.gather(state.ema)
+        folder, params = out, placement.gather(model.network(state.ema))
         examples, rows = stream.first["x0"], log.rows
         distributed.first_does(lambda: report.after_training(folder, model, params, examples, rows, summary))
     return Result(state, model, log.rows, summary)

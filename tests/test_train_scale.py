@@ -12,9 +12,11 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from safetensors.numpy import load_file
 
 from experiments import batches, sample, train
 from experiments.errors import UserError
+from experiments.export import export, nested
 from experiments.logging import Diverged, read_rows
 from experiments.model import Model, load, read_config
 from experiments.networks import DiT
@@ -228,6 +230,16 @@ def test_recipes_that_cannot_run_are_refused(changes, message):
 def test_layouts_that_do_not_fit_are_refused(recipe, options, message):
     with pytest.raises(UserError, match=message):
         train.run(recipe, tiny.arrays(1, batch=recipe.batch_size), **options)
+
+
+def test_the_weight_of_each_noise_level_is_learned_beside_the_network(tmp_path):
+    run = train.run(tiny.recipe(learned_weighting=True), tiny.arrays(40), tmp_path / "run", devices=ONE)
+    assert np.abs(run.state.params["uncertainty"]["weight"]).max() > 0
+    model, params, _ = load(tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, params, run.state.ema["network"])
+    export(tmp_path / "run", tmp_path / "out.safetensors")
+    close(nested(load_file(tmp_path / "out.safetensors")), params, rtol=0)
+    assert model.draw(params, None, 2, sampler=model.recipe.sampler)[0].shape == (2, 8, 8, 1)
 
 
 def test_bfloat16_keeps_float32_parameters_and_remat_changes_nothing():
