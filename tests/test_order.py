@@ -108,9 +108,10 @@ ENDS = {  # start and end of a step of length h
 }
 
 
+@pytest.mark.parametrize("solver", [solvers.DPMpp2S(), solvers.DPMSolver2(), solvers.DPMpp3S()], ids=["2s", "2", "3s"])
 @pytest.mark.parametrize("name", ENDS)
-def test_3s_keeps_its_order_where_log_alpha_over_sigma_is_infinite(name):
-    """One step from alpha = 0, to it, or from sigma = 0: an error of order 4 in the step's length."""
+def test_singlestep_orders_hold_where_log_alpha_over_sigma_is_infinite(name, solver):
+    """One step from alpha = 0, to it, or from sigma = 0: its error is of one order more than the solver's, at least."""
     lengths = (0.04, 0.02, 0.01)
     with jax.enable_x64(True):
         process, denoise = Gaussian(schedule=schedules.Cosine()), mixture().denoiser(schedules.Cosine())
@@ -119,10 +120,10 @@ def test_3s_keeps_its_order_where_log_alpha_over_sigma_is_infinite(name):
         errors = []
         for length in lengths:
             exact = solve(RungeKutta(), jnp.linspace(*ENDS[name](length), 17))
-            found = solve(solvers.DPMpp3S(), jnp.array(ENDS[name](length)))
+            found = solve(solver, jnp.array(ENDS[name](length)))
             errors.append(float(jnp.sqrt(((found - exact) ** 2).mean())))
     order = -fitted(errors, lengths)
-    assert abs(order - 4) < 0.15, (order, errors)
+    assert order > solver.order + 1 - 0.15, (order, errors)
 
 
 def moments_after(solver, process, denoise, mean, variance, steps, most):

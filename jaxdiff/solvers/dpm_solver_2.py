@@ -15,8 +15,8 @@ class DPMSolver2:
     """x_s = alpha_s / alpha_t x + (sigma_s - alpha_s sigma_t / alpha_t) eps(x_m, m), m half-way in log(alpha / sigma).
 
     In sigma / alpha this is the midpoint rule with a geometric mean in the middle, k-diffusion's "DPM2" and diffusers'
-    KDPM2. Second order, two calls a step; the step to s = 0 makes one call and returns x0. A step from alpha(t) = 0
-    averages the denoised value instead of the noise.
+    KDPM2. Second order, two calls a step; the step to s = 0 makes one call and returns x0. A step from alpha(t) = 0, or
+    to it in an inversion, averages the denoised value instead of the noise.
     """
 
     order = 2
@@ -41,6 +41,7 @@ class DPMSolver2:
 
         def corrected():
             by_data, by_noise = by_midpoint(process, denoise, x, x0, t, s)
-            return jnp.where(process.schedule(t)[0] > 0, by_noise, by_data)
+            signal = (process.schedule(t)[0] > 0) & (process.schedule(s)[0] > 0)
+            return jnp.where(signal, by_noise, by_data)
 
         return jax.lax.cond(process.schedule(s)[1] == 0, lambda: x0, corrected), state

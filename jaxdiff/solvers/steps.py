@@ -12,6 +12,8 @@ kept = e^(L_t - L_s), with the mean under e^((1 + eta) L) (arXiv 2211.01095, eq.
 they estimate D. Everything here is finite where alpha(t) = 0, sigma(t) = 0 or sigma(s) = 0.
 """
 
+import math
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -86,15 +88,16 @@ def carry_noise(x: Float[Array, "B ..."], eps: Float[Array, "B ..."], at: Point,
 
 
 def midpoint(schedule: Schedule, t: Float[Array, ""], s: Float[Array, ""]) -> Float[Array, ""]:
-    """The time half-way from t to s in L; one unit of L before s where the step is infinite in L.
+    """The time half-way from t to s in L, or where the step is infinite in L, the place that stands for it.
 
-    From alpha(t) = 0 the mean of L over the step under e^L is L_s - 1, and from the data, under e^-L, it is L_s + 1, so
-    one evaluation in that place is still exact for a function linear in L.
+    Between a time and alpha = 0 that is half of alpha / sigma, in which e^L dL is uniform; from the data it is half of
+    sigma / alpha, as e^-L dL is.
     """
     start, end = level(schedule, t), level(schedule, s)
     finite = jnp.isfinite(start)
-    middle = jnp.where(finite, 0.5 * (jnp.where(finite, start, 0.0) + end), end + jnp.sign(start))
-    return schedule.inverse(2 * jnp.where(jnp.isfinite(end), middle, 0.0))  # a step to the data has no midpoint
+    middle = jnp.where(finite, 0.5 * (jnp.where(finite, start, 0.0) + end), end + jnp.sign(start) * math.log(2))
+    middle = jnp.where(finite & jnp.isneginf(end), start - math.log(2), middle)
+    return schedule.inverse(2 * jnp.where(jnp.isfinite(middle), middle, 0.0))  # a step to the data has no midpoint
 
 
 def by_midpoint(
