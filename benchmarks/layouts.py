@@ -43,11 +43,8 @@ LAYOUTS: dict[str, Callable[[int], dict[str, int] | None]] = {
     "fsdp": lambda n: {"fsdp": n},
     "tensor": lambda n: {"tensor": n},
     "fsdp x tensor": lambda n: {"fsdp": n // 2, "tensor": 2},
-    "tensor, whole gates": lambda n: {"tensor": n},
 }
-WHOLE_GATES = [rule for rule in parallel.RULES if "gates" not in rule[1]]
-"""Rules that leave a layer's scales and shifts on every device of a tensor axis."""
-LEAST = {"fsdp x tensor": 4, "tensor, whole gates": 4}
+LEAST = {"fsdp x tensor": 4}
 """Devices from which on a layout is measured; 2 for the others."""
 OPTIMIZER = optax.adam(1e-3)
 DEFAULT = Path("benchmarks/results/layouts.json")
@@ -99,10 +96,9 @@ def measure(name: str, layout: str, count: int, repeats: int) -> dict[str, Any]:
         lowered = jax.jit(parallel.pmap_step(step, devices), donate_argnums=0).lower(state, key, batch)
     else:
         mesh = parallel.make_mesh(devices, **split)
-        rules = WHOLE_GATES if layout == "tensor, whole gates" else parallel.RULES
-        state, key = parallel.place((jax.jit(make)(), jax.random.key(1)), mesh, rules)
+        state, key = parallel.place((jax.jit(make)(), jax.random.key(1)), mesh)
         batch = parallel.global_batch(batch, mesh)
-        lowered = parallel.shard_step(step, mesh, rules).lower(state, key, batch)
+        lowered = parallel.shard_step(step, mesh).lower(state, key, batch)
     on_one = lambda tree: sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
     whole = lambda tree: sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
     trained = (state.params, state.opt_state)

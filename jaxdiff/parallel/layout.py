@@ -86,19 +86,23 @@ def place(tree: Any, mesh: Mesh, rules: Rules = RULES) -> Any:
 def global_batch(batch: Any, mesh: Mesh, *, axis: int = 0) -> Any:
     """The examples of this process as its part of one batch on `mesh`, split along `axis` over data and fsdp.
 
+    Shapes (`jax.ShapeDtypeStruct`) stay shapes, with their place on the mesh: to compile for devices that are not here.
+
     Raises:
         ValueError: the mesh cannot split the batch evenly.
     """
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     local = max(1, parts // jax.process_count())
 
-    def put(leaf: Any) -> jax.Array:
+    def put(leaf: Any) -> Any:
         if leaf.shape[axis] % local:
             size = leaf.shape[axis]
             raise ValueError(
                 f"{local} devices must divide the batch, got a batch of {size}; {size - size % local} or "
                 f"{size + -size % local} would do"
             )
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows(mesh, axis))
         return jax.make_array_from_process_local_data(rows(mesh, axis), leaf)
 
     return jax.tree.map(put, batch)

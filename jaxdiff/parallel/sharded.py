@@ -36,7 +36,9 @@ class ShardedStep:
 
 
 def shard_step(step: Callable[..., Any], mesh: Mesh, rules: Rules = RULES, *, batch_axis: int = 0) -> ShardedStep:
-    """`step` from `make_step`, on a mesh; same signature, same numbers.
+    """`step` from `make_step`, on a mesh; same signature, and in float32 the same numbers.
+
+    Under bfloat16 compute the compiler may add up gradients of devices in bfloat16.
 
     Args:
         step: `step(state, key, batch) -> (state, metrics)`.
