@@ -135,7 +135,8 @@ def test_what_fails_in_one_process_ends_all(process, tmp_path):
     """Data that only one of them cannot prepare."""
     broken = lambda i: ["--data.data-dir", "/dev/null/data"] if i == process else []
     with started(tmp_path, "--out", str(tmp_path / "run"), *MLP, own=broken) as processes:
-        assert processes.wait() == [2, 2]
+        statuses = processes.wait()
+    assert statuses[1 - process] == 2 and statuses[process] != 0
     assert f"process {process} could not go on" in processes.said(1 - process)
 
 
