@@ -129,7 +129,7 @@ def test_pmap_gives_them_too(name):
 @pytest.mark.parametrize("name", MAKE)
 def test_gradients_are_those_of_the_plain_step(name):
     """The gradient itself, leaf by leaf, from a step of plain gradient descent."""
-    init, apply = networks.functional(lambda rngs: MAKE[name](num_classes=CLASSES, dropout=0.3, rngs=rngs))
+    _, apply = networks.functional(lambda rngs: MAKE[name](num_classes=CLASSES, dropout=0.3, rngs=rngs))
     step = make_step(Gaussian(schedule=schedules.Cosine()), apply, optax.sgd(1.0))
     state = lambda: TrainState.create(fresh(name).params, optax.sgd(1.0))
     mesh = parallel.make_mesh(fsdp=2, tensor=2)
@@ -171,7 +171,7 @@ def test_tensor_parallel_splits_the_large_maps():
 
 def test_several_steps_and_accumulated_parts_on_a_mesh():
     """The same numbers in one dispatch, in parts, and with both."""
-    init, step = step_of("dit", accumulate=2)
+    _, step = step_of("dit", accumulate=2)
     mesh = parallel.make_mesh(fsdp=2)
     stacked = {name: np.stack([batch[name] for batch in batches()]) for name in batches()[0]}
     update = parallel.shard_step(several(step), mesh, batch_axis=1)

@@ -30,7 +30,7 @@ class ShardedStep:
     def __call__(self, state: Any, key: Key[Array, ""], batch: Any) -> tuple[Any, Any]:
         return self._compiled(state, key, global_batch(batch, self._mesh, axis=self._axis))
 
-    def lower(self, state: Any, key: Key[Array, ""], batch: Any) -> Any:
+    def lower(self, state: Any, key: Any, batch: Any) -> Any:
         """`jax.jit`'s `lower`, for the compiler's own account of memory and communication."""
         return self._compiled.lower(state, key, global_batch(batch, self._mesh, axis=self._axis))
 
