@@ -16,13 +16,14 @@ from jaxdiff import (
     uncertainty,
     weightings,
 )
-from jaxdiff.processes import Gaussian
+from jaxdiff.processes import Discrete, Gaussian
 from jaxdiff.sampling import sample
 from jaxdiff.training import TrainState, make_step
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Discrete",
     "Gaussian",
     "TrainState",
     "averages",

@@ -37,8 +37,13 @@ def normal(
     """The `n`-th standard normal draw of this source, with the shape and dtype of `like`.
 
     Raises:
-        ValueError: supplied noise has no `n`-th draw or another shape than `like`.
+        ValueError: supplied noise has no `n`-th draw or another shape than `like`, or `like` is not real.
     """
+    if not jnp.issubdtype(like.dtype, jnp.floating):
+        raise ValueError(
+            f"normal noise belongs to real numbers, got data of dtype {like.dtype}; tokens need a process and a solver "
+            "that draw categories: Discrete and Ancestral(large=False)"
+        )
     if is_keys(keys):
         # Drawn flat: XLA on CPU compiles a draw of several axes several times slower. The numbers are the same.
         draw = lambda key: jax.random.normal(jax.random.fold_in(key, n), (math.prod(like.shape[1:]),), like.dtype)
@@ -49,6 +54,39 @@ def normal(
             "pass noise of shape (steps, draws, B, ...)"
         )
     return keys[n].astype(like.dtype)
+
+
+def uniform(keys: Noise, shape: tuple[int, ...], n: int = 0) -> Float[Array, "B ..."]:
+    """The `n`-th uniform draw of this source in [0, 1), shape (B, ...); of a supplied normal, its quantile."""
+    if is_keys(keys):
+        draw = lambda key: jax.random.uniform(jax.random.fold_in(key, n), (math.prod(shape[1:]),))
+        return jax.vmap(draw)(keys).reshape(shape)
+    u = jax.scipy.stats.norm.cdf(normal(keys, jax.ShapeDtypeStruct(shape, keys.dtype), n))
+    return jnp.minimum(u, 1 - jnp.finfo(keys.dtype).eps)  # rounded to 1 it would leave [0, 1)
+
+
+def categorical(keys: Noise, logits: Float[Array, "B ... V"], n: int = 0) -> Int[Array, "B ..."]:
+    """The `n`-th draw from softmax(logits), int32, shape (B, ...).
+
+    By Gumbel noise of high resolution: that of plain float32 never reaches its own tail, which lowers the temperature.
+    With supplied normals, by the inverse of the cumulative distribution.
+    """
+    if is_keys(keys):
+        draw = lambda key, logits: jax.random.categorical(jax.random.fold_in(key, n), logits, mode="high")
+        return jax.vmap(draw)(keys, logits).astype(jnp.int32)
+    return quantile(jax.nn.softmax(logits), uniform(keys, logits.shape[:-1], n))
+
+
+def quantile(probabilities: Float[Array, "*B V"], u: Float[Array, "..."]) -> Int[Array, "..."]:
+    """The first state whose cumulative probability exceeds u in [0, 1), int32.
+
+    The law is one for all of u, or one for each: shape (V,), or u's shape and V.
+    """
+    cumulative = jnp.cumsum(probabilities, -1)
+    u = u * cumulative[..., -1]  # rounding does not leave a gap at the end
+    if cumulative.ndim == 1:
+        return jnp.searchsorted(cumulative, u, side="right").astype(jnp.int32)
+    return (cumulative <= u[..., None]).sum(-1).astype(jnp.int32)
 
 
 def add(keys: Noise, x: Float[Array, "B ..."], std: Time | Scalar, n: int = 0) -> Float[Array, "B ..."]:

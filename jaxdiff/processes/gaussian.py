@@ -17,10 +17,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdiff import noise, predictions
+from jaxdiff.processes.observed import Observed, put_in
 from jaxdiff.rates import logsnr, rates
 from jaxdiff.types import Condition, Mask, Noise, Prediction, Schedule, Time, expand, is_traced, per_sample, pytree
-
-Observed = tuple[Mask, Float[Array, "B ..."]]
 
 
 @pytree
@@ -156,15 +155,35 @@ class Gaussian:
         x_s = noise.add(keys, mean, std)
         return jnp.where(expand(sigma_s == 0, x_t), denoised, x_s)
 
-    def rate(self, x0: Float[Array, "B ..."], denoised: Float[Array, "B ..."], t: Time) -> Float[Array, " B"]:
+    def rate(
+        self,
+        x0: Float[Array, "B ..."],
+        denoised: Float[Array, "B ..."],
+        t: Time,
+        x_t: Float[Array, "B ..."] | None = None,
+    ) -> Float[Array, " B"]:
         """The ELBO's integrand over t, -1/2 dSNR/dt |x0 - denoised|^2 (arXiv 2107.00630, eq. 17), in nats, shape (B,).
 
         Its integral over [t, 1], with `reconstruction` at t and `prior_kl`, bounds -log p(x0) from above. It diverges
-        like 1 / t at the data, so the integral starts at some t > 0.
+        like 1 / t at the data, so the integral starts at some t > 0. It does not depend on x_t itself.
         """
         (alpha, sigma), (d_alpha, d_sigma) = rates(self.schedule, t)
         weight = alpha * (alpha * d_sigma - sigma * d_alpha) / sigma**3
         return weight * ((x0 - denoised) ** 2).sum(tuple(range(1, x0.ndim)))
+
+    def control(
+        self, x0: Float[Array, "B ..."], x_t: Float[Array, "B ..."], t: Time
+    ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
+        """The rate of the denoiser c x_t, exact for N(0, sigma_data^2) data, and its mean over the noise in x_t.
+
+        x0 - c x_t = (1 - c alpha) x0 - c sigma eps, so the mean square is |(1 - c alpha) x0|^2 + |c sigma 1|^2.
+        """
+        alpha, sigma = self.schedule(t)
+        power = self.prediction.sigma_data**2
+        c = alpha * power / (alpha**2 * power + sigma**2)
+        noisy = jnp.broadcast_to(expand(c * sigma, x0), x0.shape)
+        mean = self.rate(x0, expand(c * alpha, x0) * x0, t) + self.rate(noisy, jnp.zeros_like(x0), t)
+        return self.rate(x0, expand(c, x0) * x_t, t), mean
 
     def reconstruction(self, x0: Float[Array, "B ..."], t: Time) -> Float[Array, " B"]:
         """-E log p(x0 | x_t) with p = N(x_t / alpha, (sigma / alpha)^2 I), in nats, shape (B,).
@@ -193,18 +212,6 @@ class GaussianDenoiser:
     observed: Observed | None = per_sample(default=None)
 
     def __call__(self, x: Float[Array, "B ..."], t: Time, cond: Condition = None) -> Float[Array, "B ..."]:
-        t = jnp.asarray(t)
-        if self.observed is None:
-            return self._denoise(x, t, cond)
-        # Guidance asks for several estimates of each sample, interleaved: (c0, u0, c1, u1, ...).
-        copies = x.shape[0] // self.observed[1].shape[0]
-        mask, value = (jnp.repeat(part, copies, 0) if part.shape[0] > 1 else part for part in self.observed)
-        x = jnp.where(expand(mask, x), value, x)
-        # The network's clock stands at the data for observed elements and at t elsewhere.
-        mask = mask.reshape(mask.shape + (1,) * (t.ndim - mask.ndim))
-        clock = jnp.where(mask, 0.0, t.reshape(t.shape + (1,) * (mask.ndim - t.ndim)))
-        return self._denoise(x, clock, cond)
-
-    def _denoise(self, x: Float[Array, "B ..."], t: Time, cond: Condition) -> Float[Array, "B ..."]:
+        x, t = put_in(self.observed, x, t)
         output = self.network(self.process.inputs(x, t), t, cond)
         return predictions.to_x0(self.process.prediction, self.process.schedule, x, output, t)

@@ -1,4 +1,7 @@
-"""Ancestral sampling: draw x_s from the process's own bridge q(x_s | x_t, x0) (arXiv 2006.11239, alg. 2)."""
+"""Ancestral sampling: draw x_s from the process's own bridge q(x_s | x_t, x0) (arXiv 2006.11239, alg. 2).
+
+For tokens that is the mean of bridges over p(x0 | x_t), in `processes.reverse`.
+"""
 
 from typing import Any
 
@@ -14,7 +17,7 @@ _MORE = 1  # the draw beside the bridge's own
 
 @pytree
 class Ancestral:
-    """DDPM's sampler; stochastic, one call a step, any process.
+    """DDPM's sampler, and that of masked and uniform diffusion; stochastic, one call a step, any process.
 
     Args:
         large: the variance of q(x_t | x_s) instead of that of the bridge q(x_s | x_t, x0), on a Gaussian process: the
