@@ -1,4 +1,4 @@
-"""Batches of a split: shuffled anew every epoch, sharded by process, endless, checkpointable.
+"""Batches of a split, or of other examples: shuffled anew every epoch, sharded by process, endless, checkpointable.
 
 The examples of all epochs form one stream; position p holds example `permutation(epoch p // N)[p mod N]`. Step n of a
 run with B examples a step takes positions n B .. n B + B - 1, and process h of P takes those with p mod P = h. So a
@@ -12,7 +12,7 @@ Grain carries it (threads, prefetching, state in checkpoints) and sees whole bat
 import sys
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -28,6 +28,16 @@ Batch = dict[str, np.ndarray]
 _INDEX_RANGE = 2**31
 
 
+class Examples(Protocol):
+    """Anything but pictures that batches can be made of, windows of text for one."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, examples: np.ndarray, epochs: np.ndarray, seed: int) -> Batch:
+        """What a batch holds of each example but `index`, leading axis b; `epochs` (b,) says in which it is read."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batches:
     """The batches of one process as a random-access sequence: `Batches(...)[n]` is the batch of step n.
@@ -35,7 +45,7 @@ class Batches:
     Args and errors: see `batches`.
     """
 
-    split: Split
+    split: Split | Examples
     batch_size: int
     seed: int
     process_index: int = 0
@@ -59,6 +69,8 @@ class Batches:
             raise UserError(f"seed must be a non-negative integer; got {self.seed}. Choose another.")
         if not len(self.split):
             raise UserError("A batch needs examples; the split is empty. Choose another split or data set.")
+        if self.flip and not isinstance(self.split, Split):
+            raise UserError("flip mirrors pictures; these examples are none. Leave it out.")
         count, seed = len(self.split), self.seed
         # Two epochs meet in a batch, and prefetching threads may stand in different ones.
         object.__setattr__(self, "_order", lru_cache(maxsize=4)(lambda epoch: permutation(count, seed, epoch)))
@@ -78,17 +90,24 @@ class Batches:
     def __getitem__(self, index: int) -> Batch:
         rows = self.batch_size // self.process_count
         positions = index * self.batch_size + self.process_index + self.process_count * np.arange(rows)
-        pixels, labels = self.split[self.examples(positions)]
+        # int32, JAX's integer: after 2^31 examples the positions begin again at 0.
+        numbers = {"index": (positions % _INDEX_RANGE).astype(np.int32)}
+        examples = self.examples(positions)
+        if isinstance(self.split, Split):
+            return self._pictures(self.split, examples, positions) | numbers
+        return self.split.take(examples, positions // len(self.split), self.seed) | numbers
+
+    def _pictures(self, split: Split, examples: np.ndarray, positions: np.ndarray) -> Batch:
+        pixels, labels = split[examples]
         if self.flip:
             mirrored = coins(positions, self.seed)
             pixels[mirrored] = pixels[mirrored, :, ::-1]  # a copy of our own: indexed by an array
-        # int32, JAX's integer: after 2^31 examples the positions begin again at 0.
-        batch = {"x0": from_pixels(pixels), "index": (positions % _INDEX_RANGE).astype(np.int32)}
+        batch = {"x0": from_pixels(pixels)}
         return batch if labels is None else batch | {"cond": np.asarray(labels, np.int32)}
 
 
 def batches(
-    split: Split,
+    split: Split | Examples,
     *,
     batch_size: int,
     seed: int,
@@ -104,12 +123,14 @@ def batches(
     - `cond`: int32 (b,), labels; absent for an unlabeled split
     - `index`: int32 (b,), positions in the shuffled stream of all processes, modulo 2^31
 
+    Other examples give what their `take` returns instead of `x0` and `cond`.
+
     Save it with `grain.checkpoint.CheckpointSave(iterator)` and restore it with `CheckpointRestore`; the batches that
     follow are the same to the bit. Its state is the number of batches taken, so it may be restored with another
     `prefetch` or, the batch size kept, another `process_count`.
 
     Args:
-        split: where the examples come from.
+        split: where the examples come from: pictures, or anything with `__len__` and `take`, see `Examples`.
         batch_size: examples a step over all processes; may exceed the split, which then repeats within a batch, each
             epoch in its own order.
         seed: of the order and the flips; non-negative.
@@ -139,7 +160,7 @@ def batches(
     )
     # Arrays are gathered faster by one thread than by several that fight for the interpreter; records are decoded
     # mostly outside it.
-    threads = min(prefetch, 1 if split.read is None else 16)
+    threads = min(prefetch, 16 if isinstance(split, Split) and split.read is not None else 1)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     iterator = iter(grain.MapDataset.source(source).to_iter_dataset(options))
     if start:
