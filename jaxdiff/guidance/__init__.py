@@ -8,11 +8,12 @@ numbers are leaves, a number or one for each sample, so one compilation serves a
 such function; `jaxdiff.guidance.protocol` says what else it may tell.
 
 Every estimate here is of x0. `scale` is linear, so guiding x0, the noise or v is the same; the other rules are not.
-What needs the end of the step or a memory is a solver around a solver: `CFGpp` here, and `momentum` through
-`solvers.Memory`.
+What needs the end of the step or a memory is a solver around a solver: `CFGpp` and, for
+tokens, `BridgeGuidance` here, and `momentum` through `solvers.Memory`.
 """
 
 from jaxdiff.guidance.auto import autoguidance
+from jaxdiff.guidance.bridge import BridgeGuidance
 from jaxdiff.guidance.cfg import classifier_free
 from jaxdiff.guidance.cfgpp import CFGpp
 from jaxdiff.guidance.fixed import condition
@@ -25,6 +26,7 @@ from jaxdiff.guidance.threshold import dynamic_threshold
 from jaxdiff.guidance.window import interval
 
 __all__ = [
+    "BridgeGuidance",
     "CFGpp",
     "apg",
     "autoguidance",

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from jaxdiff.guidance.protocol import Rule, active, as_pytree
 from jaxdiff.types import Condition, Denoiser, Time, per_sample, pytree
@@ -17,7 +17,7 @@ class Autoguided:
     rule: Rule
     cond: Condition = per_sample()
 
-    def __call__(self, x: Float[Array, "B ..."], t: Time, cond: Condition = None) -> Float[Array, "B ..."]:
+    def __call__(self, x: Shaped[Array, "B ..."], t: Time, cond: Condition = None) -> Float[Array, "B ..."]:
         cond = self.cond if cond is None else cond
         good, needed = self.denoise(x, t, cond), active(self.rule, t)
         worse = lambda: self.bad(x, t, cond).astype(good.dtype)

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from jaxdiff.guidance.protocol import Rule, active, as_pytree
 from jaxdiff.types import Condition, Denoiser, Time, per_sample, pytree
@@ -17,10 +17,10 @@ class ClassifierFree:
     uncond: Condition = per_sample()
     rule: Rule
 
-    def __call__(self, x: Float[Array, "B ..."], t: Time, cond: Condition = None) -> Float[Array, "B ..."]:
+    def __call__(self, x: Shaped[Array, "B ..."], t: Time, cond: Condition = None) -> Float[Array, "B ..."]:
         return self.rule(x, t, *self.pair(x, t))
 
-    def pair(self, x: Float[Array, "B ..."], t: Time) -> tuple[Float[Array, "B ..."], Float[Array, "B ..."]]:
+    def pair(self, x: Shaped[Array, "B ..."], t: Time) -> tuple[Float[Array, "B ..."], Float[Array, "B ..."]]:
         """The conditional and the unconditional estimate.
 
         At a scalar t outside the rule's interval the network sees the B conditional rows alone, and the unconditional
@@ -31,7 +31,7 @@ class ClassifierFree:
             return self._both(x, t)
         return jax.lax.cond(needed, lambda: self._both(x, t), lambda: (self.denoise(x, t, self.cond),) * 2)
 
-    def _both(self, x: Float[Array, "B ..."], t: Time) -> tuple[Float[Array, "B ..."], Float[Array, "B ..."]]:
+    def _both(self, x: Shaped[Array, "B ..."], t: Time) -> tuple[Float[Array, "B ..."], Float[Array, "B ..."]]:
         interleave = lambda a, b: jnp.stack([a, b], 1).reshape((-1, *a.shape[1:]))
         pairs = jax.tree.map(interleave, self.cond, self.uncond)
         clock = jnp.asarray(t)

@@ -1,6 +1,6 @@
 """A denoiser with its condition, and no guidance."""
 
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from jaxdiff.guidance.protocol import as_pytree
 from jaxdiff.types import Condition, Denoiser, Time, per_sample, pytree
@@ -13,7 +13,7 @@ class Conditioned:
     denoise: Denoiser
     cond: Condition = per_sample()
 
-    def __call__(self, x: Float[Array, "B ..."], t: Time, cond: Condition = None) -> Float[Array, "B ..."]:
+    def __call__(self, x: Shaped[Array, "B ..."], t: Time, cond: Condition = None) -> Float[Array, "B ..."]:
         return self.denoise(x, t, self.cond)
 
 

@@ -1,6 +1,6 @@
 """The line through both estimates (arXiv 2207.12598)."""
 
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from jaxdiff.types import Scalar, Time, expand, per_sample, pytree
 
@@ -16,6 +16,6 @@ class scale:
     scale: Scalar | Float[Array, " B"] = per_sample(default=1.0)
 
     def __call__(
-        self, x: Float[Array, "B ..."], t: Time, c: Float[Array, "B ..."], u: Float[Array, "B ..."]
+        self, x: Shaped[Array, "B ..."], t: Time, c: Float[Array, "B ..."], u: Float[Array, "B ..."]
     ) -> Float[Array, "B ..."]:
         return u + expand(self.scale, c) * (c - u)

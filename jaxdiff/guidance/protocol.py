@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from jaxdiff.types import Time
 
@@ -25,7 +25,7 @@ class PairDenoiser(Protocol):
     @property
     def rule(self) -> Rule: ...
 
-    def pair(self, x: Float[Array, "B ..."], t: Time) -> tuple[Float[Array, "B ..."], Float[Array, "B ..."]]:
+    def pair(self, x: Shaped[Array, "B ..."], t: Time) -> tuple[Float[Array, "B ..."], Float[Array, "B ..."]]:
         """The conditional and the unconditional estimate."""
         ...
 

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from jaxdiff.guidance.protocol import Rule, active
 from jaxdiff.types import Scalar, Time, expand, is_traced, pytree
@@ -43,7 +43,7 @@ class interval:
         return self._inside(t) & active(self.rule, t)
 
     def __call__(
-        self, x: Float[Array, "B ..."], t: Time, c: Float[Array, "B ..."], u: Float[Array, "B ..."]
+        self, x: Shaped[Array, "B ..."], t: Time, c: Float[Array, "B ..."], u: Float[Array, "B ..."]
     ) -> Float[Array, "B ..."]:
         return jnp.where(expand(self._inside(t), c), self.rule(x, t, c, u), c)
 

@@ -5,6 +5,7 @@ For tokens that is the mean of bridges over p(x0 | x_t), in `processes.reverse`.
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -22,6 +23,9 @@ class Ancestral:
     Args:
         large: the variance of q(x_t | x_s) instead of that of the bridge q(x_s | x_t, x0), on a Gaussian process: the
             two bounds of arXiv 2006.11239, sec. 3.2. They agree as steps shrink.
+
+    Raises:
+        ValueError: in `init`, `large` for data that are not real numbers.
     """
 
     large: bool = static(default=False)
@@ -33,6 +37,12 @@ class Ancestral:
         return real_steps(grid)
 
     def init(self, process: Process, x: Data, grid: Float[Array, " N"]) -> tuple[()]:
+        kinds = {str(leaf.dtype) for leaf in jax.tree.leaves(x) if not jnp.issubdtype(leaf.dtype, jnp.floating)}
+        if self.large and kinds:
+            raise ValueError(
+                f"large=True chooses the variance of a Gaussian step and needs real numbers, got data of dtype "
+                f"{', '.join(sorted(kinds))}; tokens have one reverse law, that of Ancestral()"
+            )
         return ()
 
     def step(
