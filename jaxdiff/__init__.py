@@ -16,7 +16,7 @@ from jaxdiff import (
     uncertainty,
     weightings,
 )
-from jaxdiff.processes import Discrete, Gaussian
+from jaxdiff.processes import Discrete, Gaussian, Nested
 from jaxdiff.sampling import sample
 from jaxdiff.training import TrainState, make_step
 
@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Discrete",
     "Gaussian",
+    "Nested",
     "TrainState",
     "averages",
     "grids",

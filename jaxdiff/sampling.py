@@ -58,7 +58,9 @@ def sample(
         denoise: `(x, t) -> E[x0 | x_t]`, from `process.denoiser(network)` and `guidance`.
         solver: one reverse step.
         grid: times, shape (steps + 1,); decreasing from noise to data, or increasing to invert.
-        spec: shape and dtype of the batch, `jax.ShapeDtypeStruct((B, ...), dtype)`; starts from the prior.
+        spec: shape and dtype of the batch, `jax.ShapeDtypeStruct((B, ...), dtype)`; starts from the prior. For nested
+            data a pytree of them; static under `jax.jit`, it must then be hashable: in tuples, or bound by
+            `functools.partial`.
         x: starts from this array at time grid[0] instead.
         x0: starts from these data instead, noised to time grid[0]: a grid that begins below 1 edits them, the more
             freely the later it begins (SDEdit, arXiv 2108.01073).

@@ -1,9 +1,9 @@
 """Training: one pure step from a state, a key and a batch to the next state and its metrics.
 
 A batch is a dict: `x0` (B, ...) data; optional `cond`, a pytree with leading axis B; optional `observed`, a mask of
-known elements; optional `index` (B,), each example's position in the shuffled stream, its position in the batch by
-default. Every random number of an example is folded from the key, the step and its index, so losses and noise do not
-depend on how the batch lies on devices and hosts.
+known elements, for nested data a pytree of a mask or None for each array; optional `index` (B,), each example's
+position in the shuffled stream, its position in the batch by default. Every random number of an example is folded from
+the key, the step and its index, so losses and noise do not depend on how the batch lies on devices and hosts.
 """
 
 import dataclasses
@@ -18,8 +18,9 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxdiff import averages as averaging
 from jaxdiff import noise
+from jaxdiff.processes import Nested
 from jaxdiff.times import uniform
-from jaxdiff.types import Condition, Params, Process, Scalar, Times, Weighting, expand, pytree
+from jaxdiff.types import Condition, Params, Process, Scalar, Time, Times, Weighting, expand, pytree
 from jaxdiff.weightings import v
 
 Batch: TypeAlias = Mapping[str, Any]
@@ -85,7 +86,8 @@ def denoising(
         `objective(apply, params, ema, keys, batch, t) -> (loss per example, metrics per example)`.
 
     Raises:
-        ValueError: `cond_dropout` without `null_cond`; at the call, a `cond` of another structure than `null_cond`.
+        ValueError: `cond_dropout` without `null_cond`; a weighting other than `v` for `Nested`; at the call, a `cond`
+            of another structure than `null_cond`, or `observed` of another structure than `x0`.
     """
     if null_cond is None and not _is_zero(cond_dropout):
         raise ValueError(
@@ -93,14 +95,18 @@ def denoising(
             "pass for instance null_cond = number of classes"
         )
     weighting = v() if weighting is None else weighting
+    if isinstance(process, Nested) and not isinstance(weighting, v):
+        raise ValueError(
+            f"a weighting depends on the schedule, and the parts of Nested have their own, got {weighting!r}; weigh "
+            "the parts by Nested(parts, weights=...) and leave weighting out, or give make_step your own objective"
+        )
 
     def objective(apply, params, ema, keys, batch, t):
         x0, cond, observed = batch["x0"], batch.get("cond"), batch.get("observed")
         x_t, target = process.corrupt(noise.fold(keys, _NOISE), x0, t)
         clock, where = t, None
         if observed is not None:
-            x_t, where = jnp.where(expand(observed, x_t), x0, x_t), ~observed
-            clock = jnp.where(observed, 0.0, expand(t, observed))
+            x_t, clock, where = _put_in(observed, x0, x_t, t)
         if null_cond is not None:
             cond = _drop(noise.fold(keys, _CONDITION), cond, null_cond, cond_dropout)
         output = apply(params, process.inputs(x_t, clock), clock, cond, key=noise.fold(keys, _DROPOUT))
@@ -147,8 +153,8 @@ def make_step(
         `loss`, `error` (the unweighted loss), `grad_norm`.
 
     Raises:
-        ValueError: `objective` was given together with arguments that only the default objective reads,
-            `cond_dropout` without `null_cond`; at the call, a batch that `accumulate` does not divide, or a state with
+        ValueError: `objective` was given together with arguments that only the default objective reads, or those of
+            `denoising`; at the call, a batch that `accumulate` does not divide, or a state with
             other averages.
     """
     times = uniform() if times is None else times
@@ -233,6 +239,20 @@ def _summed(gradient: Callable[..., Any], parts: int, params: Params, *rows: Any
     shapes = jax.eval_shape(gradient, params, *jax.tree.map(lambda x: x[0], rows))
     add = lambda sums, part: (jax.tree.map(jnp.add, sums, gradient(params, *part)), None)
     return jax.lax.scan(add, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes), rows)[0]
+
+
+def _put_in(observed: Any, x0: Any, x_t: Any, t: Time) -> tuple[Any, Any, Any]:
+    """The known elements in place of noisy ones, the network's clock, and the elements that count."""
+    is_none = lambda node: node is None  # of a part of which nothing is known
+    if jax.tree.structure(observed, is_leaf=is_none) != jax.tree.structure(x0):
+        raise ValueError(
+            f"observed must have the structure of x0, {jax.tree.structure(x0)}, with a mask or None for each array, "
+            f"got {jax.tree.structure(observed)}"
+        )
+    each = lambda function, *trees: jax.tree.map(function, observed, *trees, is_leaf=is_none)
+    noisy = lambda mask, x0, x_t: x_t if mask is None else jnp.where(expand(mask, x_t), x0, x_t)
+    clock = lambda mask: t if mask is None else jnp.where(mask, 0.0, expand(t, mask))
+    return each(noisy, x0, x_t), each(clock), each(lambda mask: None if mask is None else ~mask)
 
 
 def _drop(keys: Key[Array, " B"], cond: Condition, null_cond: Condition, rate: Scalar) -> Condition:

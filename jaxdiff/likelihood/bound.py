@@ -6,19 +6,19 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, Shaped
+from jaxtyping import Array, Float, Int, Key
 
 from jaxdiff import noise
-from jaxdiff.processes import Discrete, Gaussian
+from jaxdiff.processes import Discrete, Gaussian, Nested
 from jaxdiff.rates import logsnr
-from jaxdiff.types import Denoiser, Scalar
+from jaxdiff.types import Data, Denoiser, Scalar
 
 
 def elbo(
     key: Key[Array, ""],
-    process: Gaussian | Discrete,
+    process: Gaussian | Discrete | Nested,
     denoise: Denoiser,
-    x0: Shaped[Array, "B ..."],
+    x0: Data,
     *,
     t_min: Scalar = 1e-3,
     draws: int = 64,
@@ -36,7 +36,7 @@ def elbo(
         process: defines corrupt, rate, reconstruction and prior_kl; the `sigma_data` of a Gaussian's prediction scales
             its control.
         denoise: `(x_t, t) -> E[x0 | x_t]`, or log-probabilities of x0 for tokens.
-        x0: data, shape (B, ...).
+        x0: data, shape (B, ...), or a pytree of them for `Nested`.
         t_min: where the integral starts, in (0, 1), and the process's own decoder takes over. For real data that is a
             Gaussian of standard deviation sigma / alpha: the bound is loose where that is not small beside the finest
             detail of the data.
@@ -46,7 +46,7 @@ def elbo(
     Returns:
         Nats for each example, shape (B,).
     """
-    batch = x0.shape[0]
+    batch = jax.tree.leaves(x0)[0].shape[0]
     schedule, start = process.schedule, jnp.asarray(t_min)
     control = getattr(process, "control", None)
     # log s = -softplus(logsnr) / 2, and its inverse.

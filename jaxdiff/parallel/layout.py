@@ -95,17 +95,25 @@ def global_batch(batch: Any, mesh: Mesh, *, axis: int = 0) -> Any:
     local = max(1, parts // jax.process_count())
 
     def put(leaf: Any) -> Any:
-        if leaf.shape[axis] % local:
-            size = leaf.shape[axis]
-            raise ValueError(
-                f"{local} devices must divide the batch, got a batch of {size}; {size - size % local} or "
-                f"{size + -size % local} would do"
-            )
+        check_divides(local, leaf.shape[axis])
         if isinstance(leaf, jax.ShapeDtypeStruct):
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows(mesh, axis))
         return jax.make_array_from_process_local_data(rows(mesh, axis), leaf)
 
     return jax.tree.map(put, batch)
+
+
+def check_divides(devices: int, size: int) -> None:
+    """Every device gets as many examples as the others.
+
+    Raises:
+        ValueError: `devices` do not divide a batch of `size`.
+    """
+    if size % devices:
+        raise ValueError(
+            f"{devices} devices must divide the batch, got a batch of {size}; {size - size % devices} or "
+            f"{size + -size % devices} would do"
+        )
 
 
 def rows(mesh: Mesh, axis: int = 0) -> NamedSharding:

@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from jaxdiff import noise as noise_source
+from jaxdiff.parallel.layout import check_divides
 from jaxdiff.sampling import Info, batch_size, sample
 from jaxdiff.types import Data, Denoiser, Process, Solver, Spec, batch_axes
 
@@ -98,14 +99,16 @@ def pmap_sample(
     cut = lambda axis, part: jax.tree.map(lambda leaf: leaf if axis is None else _split(leaf, len(devices), axis), part)
     arguments = jax.tree.map(cut, axes, arguments, is_leaf=is_none)
     part = jax.tree.map(lambda s: jax.ShapeDtypeStruct((s.shape[0] // len(devices), *s.shape[1:]), s.dtype), spec)
-    samples, nfe, path = _sampler(devices, tuple(marks), structure, part, trajectory)(*arguments)
+    shapes, of_data = jax.tree.flatten(part)  # a dict of shapes is no key of a cache
+    samples, nfe, path = _sampler(devices, tuple(marks), structure, tuple(shapes), of_data, trajectory)(*arguments)
     join = lambda tree, axis: jax.tree.map(lambda a: a.reshape((*a.shape[:axis], size, *a.shape[axis + 2 :])), tree)
     return join(samples, 0), Info(nfe=nfe, trajectory=join(path, 1))
 
 
 @functools.lru_cache(maxsize=64)
-def _sampler(devices, marks, structure, spec, trajectory):
+def _sampler(devices, marks, structure, shapes, of_data, trajectory):
     """The compiled sampler of one device's part: a new function for each call would be traced anew."""
+    spec = of_data.unflatten(shapes)
 
     def run(key, process, denoise, solver, grid, x, x0, noise):
         start = {"spec": spec, "x": x, "x0": x0, "noise": noise, "trajectory": trajectory}
@@ -118,10 +121,5 @@ def _sampler(devices, marks, structure, spec, trajectory):
 
 def _split(x: Any, devices: int, axis: int) -> Any:
     """The examples along `axis`, as (devices, examples of each)."""
-    size = x.shape[axis]
-    if size % devices:
-        raise ValueError(
-            f"{devices} devices must divide the batch, got a batch of {size}; "
-            f"{size - size % devices} or {size + -size % devices} would do"
-        )
+    check_divides(devices, x.shape[axis])
     return x.reshape((*x.shape[:axis], devices, -1, *x.shape[axis + 1 :]))

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from jaxdiff import noise as noise_source
-from jaxdiff.parallel.layout import RULES, Rules, global_batch, rows, shardings
+from jaxdiff.parallel.layout import RULES, Rules, check_divides, global_batch, rows, shardings
 from jaxdiff.sampling import Info, batch_size, sample
 from jaxdiff.types import Data, Denoiser, Process, Solver, Spec, batch_axes
 
@@ -82,12 +82,9 @@ def shard_sample(
     """
     size = batch_size(spec, x, x0)
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
-    if size % parts:
-        raise ValueError(
-            f"{parts} devices must divide the batch, got a batch of {size}; {size - size % parts} or "
-            f"{size + -size % parts} would do"
-        )
-    static = {"mesh": mesh, "spec": spec, "trajectory": trajectory, "record": record}
+    check_divides(parts, size)
+    shapes, of_data = jax.tree.flatten(spec)  # a dict of shapes cannot be static
+    static = {"mesh": mesh, "spec": (of_data, tuple(shapes)), "trajectory": trajectory, "record": record}
     return _sharded(key, process, denoise, solver, grid, x, x0, noise, first, **static)
 
 
@@ -95,6 +92,8 @@ def shard_sample(
 def _sharded(key, process, denoise, solver, grid, x, x0, noise, first, *, mesh, spec, trajectory, record):
     is_none = lambda node: node is None
     split = lambda tree, axis=0: jax.tree.map(lambda a: with_sharding_constraint(a, rows(mesh, axis)), tree)
+    of_data, shapes = spec
+    spec = of_data.unflatten(shapes)
     size = batch_size(spec, x, x0)
     if noise_source.is_keys(key) and not key.ndim:
         key = noise_source.sample_keys(key, size, first)
