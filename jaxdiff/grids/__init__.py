@@ -9,6 +9,7 @@ steps + 1 entries are the grid of `steps`, and the rest repeat its last time. A 
 `sample`, so one compilation serves every number of steps up to `length`.
 """
 
+from jaxdiff.grids.blockwise import blockwise
 from jaxdiff.grids.given import from_times
 from jaxdiff.grids.in_noise import karras, logsnr, poly_exponential
 from jaxdiff.grids.in_time import beta, linear_quadratic, quadratic, uniform
@@ -17,6 +18,7 @@ from jaxdiff.grids.optimized import optimized
 
 __all__ = [
     "beta",
+    "blockwise",
     "from_times",
     "karras",
     "leading",
