@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conformance import SOLVERS, STOCHASTIC
 
-from jaxdiff import Gaussian, predictions, sample, schedules, solvers
+from jaxdiff import Discrete, Gaussian, predictions, sample, schedules, solvers
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -175,7 +175,9 @@ WRAPPED = {
     "Restart": solvers.Restart(inner=solvers.Heun(), low=0.3, high=0.6, times=3, steps=2),
     "PredictorCorrector": solvers.PredictorCorrector(inner=solvers.DDIM(), corrections=2),
     "Memory": solvers.Memory(inner=solvers.DPMpp2M(), start=jnp.zeros_like),
+    "BlockDiffusion": solvers.BlockDiffusion(inner=solvers.Ancestral(), block=2),
 }
+OF_MASKS = ("FirstHitting", "Confidence", "ReMDM")  # each draws, which tests/test_token_solvers.py sees
 
 
 def solver_rows() -> dict[str, list[str]]:
@@ -207,8 +209,10 @@ def test_solver_rows_are_what_the_classes_say(name):
             assert int(solver.nfe(grid)) == eval(code, {"n": n, "inner": inner and int(inner.nfe(grid)), **names}), n
     if inner is None:
         draws = {type(SOLVERS[entry]).__name__ for entry in STOCHASTIC}
-        assert (stochastic != "no") == (name in draws)
-        state = solver.init(Gaussian(schedule=schedules.Cosine()), jnp.zeros((1, 2)), jnp.linspace(1, 0, 5))
+        assert (stochastic != "no") == (name in draws or name in OF_MASKS)
+        start = Gaussian(schedule=schedules.Cosine()), jnp.zeros((1, 2))
+        start = (Discrete.masked(3), jnp.zeros((1, 2), jnp.int32)) if name in OF_MASKS else start
+        state = solver.init(*start, jnp.linspace(1, 0, 5))
         kept = getattr(getattr(state, "history", state), "values", ())
         assert len(kept) == int(re.match(r"\d+", history)[0])
 

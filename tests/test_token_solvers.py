@@ -54,7 +54,7 @@ def flat_network(values):
 
 def test_first_hitting_has_the_law_of_the_data_on_every_grid():
     """And so that of many ancestral steps, where few have another."""
-    padded = [(1, 0, 0, 0), (1, 0.5, 0, 0), (1, 0.9, 0.3, 0)]
+    padded = [(1, 0, 0, 0), (1, 0.9, 0.3, 0)]
     draws = [draw(solvers.FirstHitting(), times) for times in padded]
     assert max(surprise(x, TABLE) for x, _ in draws) < 1
     assert int(draws[0][1].nfe) == L
@@ -75,8 +75,7 @@ def test_first_hitting_has_the_law_of_noisy_tokens_on_the_way():
         assert surprise(z, expected) < 1
 
 
-@pytest.mark.parametrize("times", [(1, 0), (0.8, 0.5, 0.1, 0)])
-def test_first_hitting_calls_once_for_each_mask(times):
+def test_first_hitting_calls_once_for_each_mask():
     """Counted where the network runs; each call has a time for each sample, falling, and inside the grid."""
     seen, network = [], flat_network(K)
 
@@ -85,16 +84,16 @@ def test_first_hitting_calls_once_for_each_mask(times):
         return network(z, t)
 
     process = Discrete.masked(K)
+    run = jax.jit(lambda x, grid: sample(KEY, process, process.denoiser(counted), solvers.FirstHitting(), grid, x=x))
     x = jnp.array([[0, K, K, 1, K, K, K, 2]], jnp.int32)
-    run = jax.jit(
-        lambda x: sample(KEY, process, process.denoiser(counted), solvers.FirstHitting(), jnp.array(times, float), x=x)
-    )
-    out, info = run(x)
-    jax.effects_barrier()
-    assert int(info.nfe) == len(seen) == 5 and seen[0].shape == (1,)
-    assert (np.diff(np.ravel(seen)) < 0).all() and seen[-1] > 0 and seen[0] <= times[0]
-    assert (out < K).all() and (out == x)[x < K].all()
-    assert int(run(jnp.zeros((1, 8), jnp.int32))[1].nfe) == 0
+    for grid in (jnp.array([1.0, 0.0, 0.0, 0.0]), jnp.array([0.8, 0.5, 0.1, 0.0])):
+        out, info = run(x, grid)
+        jax.effects_barrier()
+        assert int(info.nfe) == len(seen) == 5 and seen[0].shape == (1,)
+        assert (np.diff(np.ravel(seen)) < 0).all() and seen[-1] > 0 and seen[0] <= grid[0]
+        assert (out < K).all() and (out == x)[x < K].all()
+        seen.clear()
+    assert int(run(jnp.zeros((1, 8), jnp.int32), grid)[1].nfe) == 0
 
 
 # --- confidence
@@ -201,18 +200,18 @@ KINDS = [solvers.ReMDM(eta=0.3), solvers.ReMDM(eta=0.6, rescale=True), solvers.R
 def test_remasking_keeps_the_law_of_noisy_tokens(solver):
     """Rows of the law of a step given x0 lead from q(z_t | x0) to q(z_s | x0), and take back what was asked for."""
     with jax.enable_x64(True):
-        process, z = Discrete.masked(K), jnp.arange(K + 1, dtype=jnp.int32)[:, None]
+        process, states = Discrete.masked(K), jnp.arange(K + 1, dtype=jnp.int32)
+        z = jnp.tile(states, K)[:, None]  # from each state, for each x0
+        certain = jnp.where(jnp.arange(K) == jnp.repeat(jnp.arange(K), K + 1)[:, None], 0.0, -1e9)[:, None]
         at = lambda sigma: np.append((1 - sigma) * np.eye(K), np.full((K, 1), sigma), 1)
         for t, s in ((1.0, 0.7), (0.6, 0.5), (0.5, 0.05), (0.4, 0.0)):
-            for x0 in range(K):
-                certain = jnp.where(jnp.arange(K) == x0, 0.0, -1e9)
-                certain = jnp.broadcast_to(certain, (K + 1, 1, K))
-                log_probs = process.log_probabilities(certain, z, t)
-                matrix = np.exp(np.asarray(solver.logits(process, log_probs, z, jnp.array(t), jnp.array(s))))[:, 0]
+            log_probs = process.log_probabilities(certain, z, t)
+            logits = np.asarray(solver.logits(process, log_probs, z, jnp.array(t), jnp.array(s)))
+            most = min(1.0, s / (1 - t)) if t < 1 else 1.0
+            back = solver.eta * most if solver.rescale else min(solver.eta, most)
+            for x0, matrix in enumerate(np.exp(logits).reshape(K, K + 1, K + 1)):
                 np.testing.assert_allclose(matrix.sum(1), 1, atol=1e-12)
                 np.testing.assert_allclose(at(t)[x0] @ matrix, at(s)[x0], atol=1e-12)
-                most = min(1.0, s / (1 - t)) if t < 1 else 1.0
-                back = solver.eta * most if solver.rescale else min(solver.eta, most)
                 np.testing.assert_allclose(matrix[:K, K], back, atol=1e-12)
 
 

@@ -11,8 +11,8 @@ masked diffusion. A step draws every mask from p(x0 | z)^(1 / temperature), keep
 
 and leaves the n(s) others masks. A step of several tokens draws them as if independent. **One token a step and an exact
 denoiser do not give the law of the data either** where the score is that of what was drawn, as `probability` is: likely
-draws are kept, and the others drawn again. A score of z alone, as `margin` and `entropy` are, keeps the law there, and so
-does randomness = infinity, a uniform order.
+draws are kept, and the others drawn again. A score of z alone, as `margin` and `entropy` are, keeps the law then, and
+so does randomness = infinity, a uniform order.
 """
 
 from collections.abc import Callable
