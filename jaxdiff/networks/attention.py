@@ -2,17 +2,23 @@
 
 softmax(q k^T / sqrt(d)) v per head, optionally with RMS-normalised q and k (arXiv 2302.05442) and with rotary
 positions (arXiv 2104.09864): channel pair i of a token is turned by its angle i, so only differences of angles count.
-It knows nothing of images: positions come in as angles.
+It knows nothing of images and sequences: positions come in as angles, and who sees whom as a mask.
 """
+
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxdiff.networks.layers import Linear
 from jaxdiff.networks.norms import rms_norm
+
+Heads: TypeAlias = Float[Array, "B T N D"]
+Memory: TypeAlias = tuple[Heads, Heads]
+"""Keys and values of a whole sequence, each (B, L, heads, width / heads) in the compute dtype."""
 
 
 def rotate(x: Float[Array, "B T N D"], angles: Float[Array, "T half"]) -> Float[Array, "B T N D"]:
@@ -44,18 +50,49 @@ class SelfAttention(nnx.Module):
         self.k_scale = nnx.Param(jnp.ones(width // heads)) if qk_norm else None
 
     def __call__(
-        self, x: Float[Array, "B T width"], angles: Float[Array, "T half"] | None = None
+        self,
+        x: Float[Array, "B T width"],
+        angles: Float[Array, "T half"] | None = None,
+        mask: Bool[Array, "T T"] | None = None,
     ) -> Float[Array, "B T width"]:
         """Attend from every token to every token.
 
         Args:
             x: tokens (B, T, width).
             angles: rotary positions in radians, (T, width / heads / 2); None for none.
+            mask: entry (i, j) says whether token i sees token j, (T, T); None for all. Each token must see one.
         """
+        return self._attend(*self._project(x, angles), mask)
+
+    def cached(
+        self,
+        x: Float[Array, "B T width"],
+        angles: Float[Array, "T half"] | None,
+        mask: Bool[Array, "T L"],
+        start: Int[Array, ""] | int,
+        memory: Memory,
+    ) -> tuple[Float[Array, "B T width"], Memory]:
+        """Attend from tokens start ... start + T - 1 to a whole sequence, of which `memory` has keys and values.
+
+        Those of x are put into the memory first, so that x sees itself as far as `mask` lets it.
+        """
+        q, *new = self._project(x, angles)
+        k, v = (jax.lax.dynamic_update_slice_in_dim(old, a, start, 1) for old, a in zip(memory, new, strict=True))
+        return self._attend(q, k, v, mask), (k, v)
+
+    def _project(
+        self, x: Float[Array, "B T width"], angles: Float[Array, "T half"] | None
+    ) -> tuple[Heads, Heads, Heads]:
         # Head by head (q, k, v of one, then of the next): split over devices by heads, each keeps its three together.
         q, k, v = jnp.split(self.qkv(x).reshape(*x.shape[:2], self.heads, -1), 3, -1)
         if self.q_scale is not None and self.k_scale is not None:
             q, k = rms_norm(q, self.q_scale[...]), rms_norm(k, self.k_scale[...])
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
-        return self.out(jax.nn.dot_product_attention(q, k, v).reshape(x.shape))
+        return q, k, v
+
+    def _attend(
+        self, q: Heads, k: Float[Array, "B S N D"], v: Float[Array, "B S N D"], mask: Bool[Array, "T S"] | None
+    ) -> Float[Array, "B T width"]:
+        mixed = jax.nn.dot_product_attention(q, k, v, mask=None if mask is None else mask[None, None])
+        return self.out(mixed.reshape(*q.shape[:2], -1))

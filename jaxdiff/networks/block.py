@@ -2,35 +2,67 @@
 
 h <- h + gate1 attention(norm(h) (1 + scale1) + shift1), then h <- h + gate2 mlp(norm(h) (1 + scale2) + shift2);
 the six come from one linear map of the embedding that starts at zero, so the block starts as the identity.
+Without an embedding the two scales are parameters, the shifts are 0 and the gates 1 (arXiv 2002.04745, pre-LN).
 """
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxdiff.networks.attention import SelfAttention
+from jaxdiff.networks.attention import Memory, SelfAttention
 from jaxdiff.networks.dropout import dropout
 from jaxdiff.networks.layers import Linear
 from jaxdiff.networks.norms import layer_norm
 
+Rows: TypeAlias = Float[Array, "b C"] | Float[Array, "b g C"]
+"""What steers tokens: one row an example, or g rows, of which each serves T / g neighbours; b is B or 1."""
+
 
 def modulate(
-    h: Float[Array, "B T C"], scale: Float[Array, "b 1 C"], shift: Float[Array, "b 1 C"]
+    h: Float[Array, "B T C"], scale: Float[Array, "... C"], shift: Float[Array, "... C"]
 ) -> Float[Array, "B T C"]:
     """Adaptive layer norm: norm(h) (1 + scale) + shift."""
     return layer_norm(h) * (1 + scale) + shift
 
 
+class Scales(nnx.Module):
+    """In the place of the linear map of an embedding: `count` learned scales, with shifts of 0 and gates of 1."""
+
+    def __init__(self, width: int, *, count: int):
+        self.scale = nnx.Param(jnp.zeros((count, width)))
+
+
+def steer(modulation: Linear | Scales, embedding: Rows | None, h: Float[Array, "B T C"]) -> list[Float[Array, "..."]]:
+    """Scale, shift, gate, scale, ... that broadcast against h; those of an embedding are computed once a row of it.
+
+    Raises:
+        ValueError: an embedding for blocks that take none, or none for those that do.
+    """
+    if isinstance(modulation, Scales) and embedding is None:
+        scales = modulation.scale[...].astype(h.dtype)
+        return [part for scale in scales for part in (scale, jnp.zeros_like(scale), jnp.ones_like(scale))]
+    if isinstance(modulation, Scales) or embedding is None:
+        raise ValueError("a block with steered=True needs an embedding, one with steered=False takes None")
+    rows = modulation(embedding)
+    rows = rows[:, None] if rows.ndim == 2 else rows
+    rows = rows if rows.shape[1] == 1 else jnp.repeat(rows, h.shape[1] // rows.shape[1], 1)
+    return jnp.split(rows, rows.shape[-1] // h.shape[-1], -1)
+
+
 class Block(nnx.Module):
-    """Attention and MLP on tokens (B, T, width), steered by an embedding (B or 1, width).
+    """Attention and MLP on tokens (B, T, width), steered by an embedding (B or 1, width) or (B or 1, g, width).
 
     Args:
         width: channels of a token and of the embedding.
         heads: attention heads, a divisor of width.
         hidden: hidden units of the MLP.
         qk_norm: RMS-normalise queries and keys.
+        steered: whether there is an embedding; then it must be given, and else None.
         rate, site: dropout probability of both branches, and its numbers `site` and `site + 1`.
     """
 
@@ -41,13 +73,15 @@ class Block(nnx.Module):
         *,
         hidden: int,
         qk_norm: bool,
+        steered: bool = True,
         rate: float | int = 0.0,
         site: int = 0,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.rate, self.site = rate, site
-        self.modulation = Linear(width, 6 * width, zero=True, dtype=dtype, rngs=rngs)
+        linear = lambda: Linear(width, 6 * width, zero=True, dtype=dtype, rngs=rngs)
+        self.modulation = linear() if steered else Scales(width, count=2)
         self.attention = SelfAttention(width, heads, qk_norm=qk_norm, dtype=dtype, rngs=rngs)
         self.first = Linear(width, hidden, dtype=dtype, rngs=rngs)
         self.last = Linear(hidden, width, dtype=dtype, rngs=rngs)
@@ -55,12 +89,35 @@ class Block(nnx.Module):
     def __call__(
         self,
         h: Float[Array, "B T C"],
-        embedding: Float[Array, "b C"],
+        embedding: Rows | None,
         keys: Key[Array, " B"] | None = None,
         angles: Float[Array, "T half"] | None = None,
+        mask: Bool[Array, "T T"] | None = None,
     ) -> Float[Array, "B T C"]:
-        scale1, shift1, gate1, scale2, shift2, gate2 = jnp.split(self.modulation(embedding)[:, None], 6, -1)
-        branch = self.attention(modulate(h, scale1, shift1), angles)
+        return self._branches(h, embedding, keys, lambda x: (self.attention(x, angles, mask), None))[0]
+
+    def cached(
+        self,
+        h: Float[Array, "B T C"],
+        embedding: Rows | None,
+        angles: Float[Array, "T half"] | None,
+        mask: Bool[Array, "T L"],
+        start: Int[Array, ""] | int,
+        memory: Memory,
+    ) -> tuple[Float[Array, "B T C"], Memory]:
+        """Tokens from `start` on, with keys and values of a whole sequence; see `SelfAttention.cached`."""
+        attend = lambda x: self.attention.cached(x, angles, mask, start, memory)
+        return self._branches(h, embedding, None, attend)
+
+    def _branches(
+        self,
+        h: Float[Array, "B T C"],
+        embedding: Rows | None,
+        keys: Key[Array, " B"] | None,
+        attend: Callable[[Float[Array, "B T C"]], tuple[Float[Array, "B T C"], Any]],
+    ) -> tuple[Float[Array, "B T C"], Any]:
+        scale1, shift1, gate1, scale2, shift2, gate2 = steer(self.modulation, embedding, h)
+        branch, memory = attend(modulate(h, scale1, shift1))
         h = h + gate1 * dropout(branch, self.rate, keys, self.site)
         branch = self.last(jax.nn.gelu(self.first(modulate(h, scale2, shift2))))
-        return h + gate2 * dropout(branch, self.rate, keys, self.site + 1)
+        return h + gate2 * dropout(branch, self.rate, keys, self.site + 1), memory

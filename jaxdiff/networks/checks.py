@@ -7,21 +7,42 @@ import jax.numpy as jnp
 
 
 def check_inputs(
-    x: Any, t: Any, cond: Any, s: Any, key: Any, *, shape: tuple[int, ...], num_classes: int, two_times: bool
+    x: Any,
+    t: Any,
+    cond: Any,
+    s: Any,
+    key: Any,
+    *,
+    shape: tuple[int, ...],
+    num_classes: int,
+    two_times: bool,
+    states: int = 0,
+    clocks: bool = False,
+    clean: bool = False,
 ) -> None:
-    """Raise a ValueError unless x is (B, *shape), t and s are () or (B,), cond and key are (B,) and expected."""
-    if x.ndim != len(shape) + 1 or x.shape[1:] != shape or not jnp.issubdtype(x.dtype, jnp.floating):
+    """Raise a ValueError unless x is (B, *shape), t and s are () or (B,), cond and key are (B,) and expected.
+
+    With `states` x is integer tokens, else floating; with `clocks` t may have one time for each place of the first
+    axis of `shape`; with `clean` cond is another x.
+    """
+    if not _is_data(x, shape, states):
         raise ValueError(
-            f"x must be floating with shape (B, {', '.join(map(str, shape))}), got {x.dtype}{list(x.shape)}; "
+            f"x must be {_kind(states)} with shape (B, {_list(shape)}), got {x.dtype}{list(x.shape)}; "
             "pass a batch of examples of the shape the network was built with"
         )
     size = x.shape[0]
-    _check_time("t", t, size)
+    _check_time("t", t, size, shape[0] if clocks else None)
     if s is not None:
         if not two_times:
             raise ValueError("s needs a network with a second time, this one has none; build it with two_times=True")
         _check_time("s", s, size)
-    if cond is not None:
+    if cond is not None and clean:
+        if not hasattr(cond, "dtype") or not _is_data(cond, shape, states) or cond.shape[0] != size:
+            raise ValueError(
+                f"cond must be the clean sequences, {_kind(states)} with shape ({size}, {_list(shape)}), got "
+                f"{jnp.result_type(cond)}{list(jnp.shape(cond))}; pass x0, or None if x is clean before its noisy block"
+            )
+    elif cond is not None:
         if not num_classes:
             raise ValueError("cond needs a network with classes, this one is unconditional; build it with num_classes")
         if not jnp.issubdtype(jnp.result_type(cond), jnp.integer) or jnp.shape(cond) != (size,):
@@ -36,10 +57,26 @@ def check_inputs(
         )
 
 
-def _check_time(name: str, t: Any, size: int) -> None:
-    if jnp.shape(t) not in ((), (size,)) or not jnp.issubdtype(jnp.result_type(t), jnp.floating):
+def _is_data(x: Any, shape: tuple[int, ...], states: int) -> bool:
+    kind = jnp.integer if states else jnp.floating
+    return x.ndim == len(shape) + 1 and x.shape[1:] == shape and bool(jnp.issubdtype(x.dtype, kind))
+
+
+def _kind(states: int) -> str:
+    return f"integer tokens in [0, {states})" if states else "floating"
+
+
+def _list(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))
+
+
+def _check_time(name: str, t: Any, size: int, places: int | None = None) -> None:
+    shapes = [(), (size,)]
+    if places is not None:
+        shapes += [(size, 1), (size, places), (1, places), (1, 1)]
+    if jnp.shape(t) not in shapes or not jnp.issubdtype(jnp.result_type(t), jnp.floating):
         raise ValueError(
-            f"{name} must be a float time in [0, 1] of shape () or ({size},), got "
+            f"{name} must be a float time in [0, 1] of shape {' or '.join(map(str, dict.fromkeys(shapes)))}, got "
             f"{jnp.result_type(t)}{list(jnp.shape(t))}; divide step numbers by their count, drop other axes"
         )
 

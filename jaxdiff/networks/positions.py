@@ -1,12 +1,13 @@
-"""Positions of a grid of tokens: fixed sinusoids to add, or angles for rotary attention. No parameters.
+"""Positions of tokens in a grid or a sequence: fixed sinusoids to add, or angles for rotary attention. No parameters.
 
 2-D sin-cos (arXiv 2212.09748 after 2010.11929): half of the channels for the row, half for the column, at frequencies
 10000^(-i / n). Axial rotary (arXiv 2403.13298): half of the angles row * w_i, half column * w_i, w_i = 100^(-i / n).
+Rotary in a sequence (arXiv 2104.09864): place * w_i, w_i = 10000^(-i / n).
 """
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 
 def sincos_2d(height: int, width: int, channels: int) -> Float[Array, "T channels"]:
@@ -18,6 +19,12 @@ def sincos_2d(height: int, width: int, channels: int) -> Float[Array, "T channel
 def rotary_2d(height: int, width: int, head_dim: int) -> Float[Array, "T half"]:
     """Angles in radians, row by row: (height * width, head_dim / 2), head_dim divisible by 4."""
     return _grid(_angles(height, head_dim // 4, 100), _angles(width, head_dim // 4, 100))
+
+
+def rotary_1d(places: Int[Array, " T"], head_dim: int) -> Float[Array, "T half"]:
+    """Angles in radians of places in a sequence, which may be traced: (T, head_dim / 2), head_dim divisible by 2."""
+    half = head_dim // 2
+    return places[:, None].astype(jnp.float32) * jnp.asarray(10000 ** (-np.arange(half) / half), jnp.float32)
 
 
 def _angles(count: int, frequencies: int, base: int) -> np.ndarray:
