@@ -209,7 +209,7 @@ def on_digits(
 
     floors = [frechet_distance(judge.features(training_images()), features) for _ in range(5)]
     floor = float(np.mean(floors))
-    process, spec = model.recipe.process, jax.ShapeDtypeStruct((batch, *model.info.shape), jnp.float32)
+    process, spec = model.process, jax.ShapeDtypeStruct((batch, *model.info.shape), jnp.float32)
     conditions = order.permutation(labels).reshape(-1, batch)
     network = process.denoiser(jax.tree_util.Partial(model.apply, params))
     denoisers = [guidance.condition(network, jnp.asarray(part)) for part in conditions]

@@ -2,7 +2,7 @@
 
 Numbers and strings of a recipe are typed flags made from its dataclasses (`--network.channels 32`). Which object stands
 in a place is chosen by name first (`--network dit`), so that the flags that follow are those of the chosen object.
-This is the only place where a string chooses an algorithm.
+`experiments.choices` holds the names: the only place where a string chooses an algorithm.
 """
 
 import contextlib
@@ -20,57 +20,16 @@ import tyro
 from etils import epath
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec
 
-from experiments import networks, recipes
+from experiments import recipes
+from experiments.choices import CHOICES, Choice
 from experiments.distributed import ONE, Distributed
 from experiments.errors import UserError
 from experiments.placement import WHOLE, Split
 from experiments.recipe import Recipe
 from experiments.signals import Interrupted
-from jaxdiff import Gaussian, grids, predictions, schedules, solvers, times, weightings
+from jaxdiff import Gaussian, times
 
-Choice = Callable[[Recipe], Any]
 T = TypeVar("T")
-
-
-def _always(make: Callable[[], Any]) -> Choice:
-    return lambda recipe: make()
-
-
-CHOICES: dict[str, dict[str, Choice]] = {
-    "process.schedule": {
-        "cosine": _always(schedules.Cosine),
-        "rectified-flow": _always(schedules.RectifiedFlow),
-        "linear-beta": _always(schedules.LinearBeta),
-        "variance-exploding": _always(schedules.VarianceExploding),
-        "edm": _always(schedules.EDM),
-        "sigmoid": _always(schedules.Sigmoid),
-        "ddpm": _always(schedules.FromBetas.linear),
-        "stable-diffusion": _always(schedules.FromBetas.scaled_linear),
-        "zero-terminal-snr": _always(lambda: schedules.ZeroTerminalSNR(base=schedules.FromBetas.scaled_linear())),
-        "shifted-flow": _always(lambda: schedules.Shifted(base=schedules.RectifiedFlow(), shift=3.0)),
-    },
-    "process.prediction": {
-        name: _always(getattr(predictions, name)) for name in ("x0", "eps", "v", "velocity", "score", "edm")
-    },
-    "network": {"mlp": _always(networks.MLP), "unet": _always(networks.UNet), "dit": _always(networks.DiT)},
-    "times": {
-        "uniform": _always(times.uniform),
-        "logit-normal": _always(times.logit_normal),
-        "edm": lambda recipe: times.edm(schedule=recipe.process.schedule),
-    },
-    "weighting": {
-        name.replace("_", "-"): _always(getattr(weightings, name))
-        for name in ("v", "eps", "x0", "velocity", "edm", "min_snr", "p2", "sigmoid")
-    },
-    "sampler.solver": {
-        name.lower(): _always(getattr(solvers, name))
-        for name in sorted({*solvers.__all__} - {"Memory", "PredictorCorrector", "Restart"}, key=str.lower)
-    },
-    "sampler.grid": {
-        name.replace("_", "-"): lambda recipe, name=name: getattr(grids, name)
-        for name in sorted({*grids.__all__} - {"from_times", "optimized"})  # these need more than a number of steps
-    },
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,10 +136,10 @@ def choose(recipe: Recipe, argv: Sequence[str]) -> tuple[Recipe, list[str]]:
     }
     try:
         # Schedule and prediction change together: one of the new ones need not go with one of the old.
-        process = dataclasses.replace(recipe.process, **inside("process."))
+        process = dataclasses.replace(made.pop("process", recipe.process), **inside("process."))
         sampler = dataclasses.replace(recipe.sampler, **inside("sampler."))
         recipe = dataclasses.replace(recipe, process=process, sampler=sampler, **made)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # TypeError: a process without this field
         raise UserError(str(error)) from error
     if "times" in chosen:
         recipe = dataclasses.replace(recipe, times=chosen["times"](recipe))

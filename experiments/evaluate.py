@@ -1,20 +1,24 @@
 """Judge a run: `python -m experiments.evaluate RUN [--samples N] [--guidance-scale S] ...`."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import tyro
+from etils import epath
 
 from experiments import cli
 from experiments.evaluation import evaluate, table
 from experiments.hardware import choose_devices
+from experiments.model import read_config
 from experiments.recipe import Sampler
+from experiments.text import evaluation as text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Compare samples of a trained run with its real data."""
+    """Compare samples of a trained run with its real data; of text, also its likelihood with that of n-grams."""
 
     run: Annotated[str, tyro.conf.Suppress]
     sampler: Annotated[Sampler, tyro.conf.arg(name="")]
@@ -22,6 +26,10 @@ class Arguments:
     """Samples to draw; None for the recipe's number, usually that of the training examples."""
     judges: int | None = None
     """Judge classifiers to average over; None for the recipe's number."""
+    windows: int = 400
+    """Windows of the test text for the likelihood, at most."""
+    draws: int = 64
+    """Noisy copies of each window for the likelihood."""
     seed: int = 0
     """Of the samples."""
     step: int | None = None
@@ -37,8 +45,11 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     arguments = cli.run_arguments(Arguments, "python -m experiments.evaluate", argv)
     options: dict[str, Any] = vars(arguments) | {"devices": choose_devices(arguments.devices)}
-    result = evaluate(**options)
-    print(table(result["sets"]))
+    written = read_config(epath.Path(arguments.run))[1].tokenizer is not None
+    own = {"judges"} if written else {"windows", "draws"}
+    options = {name: value for name, value in options.items() if name not in own}
+    result = text.evaluate(**options, say=lambda line: print(line, file=sys.stderr)) if written else evaluate(**options)
+    print((text.table if written else table)(result["sets"]))
     print(f"{arguments.run}/evaluation.json, {arguments.run}/report.html")
     return result
 

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -69,7 +69,7 @@ def evaluate(
     model, params, step = load(run, step=step, unfinished=unfinished, sigma_rel=sigma_rel)
     options = model.recipe.evaluation
     sampler = sampler or model.recipe.sampler
-    images = images or model.recipe.data.load(_say)
+    images = images or cast(Images, model.recipe.data.load(_say))
     if images.checksum != model.info.checksum:
         raise UserError(
             f"{run} was trained on data with checksum {model.info.checksum[:12]}, but {images.name} now has "

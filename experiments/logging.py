@@ -150,9 +150,9 @@ class Log:
         if "skipped" in means:
             means["skipped"] = sum(step["skipped"] for step in steps)
             self.skipped += int(means["skipped"])
-        row = {"step": self._step, **means, "images_per_second": round(rate, 1), "data_wait": round(wait, 3)}
+        row = {"step": self._step, **means, "examples_per_second": round(rate, 1), "data_wait": round(wait, 3)}
         self.rows.append(row)
-        shown = {"loss": f"{row['loss']:.4f}", "images/s": f"{rate:,.0f}"}
+        shown = {"loss": f"{row['loss']:.4f}", "examples/s": f"{rate:,.0f}"}
         shown |= {"waiting for data": f"{wait:.0%}"} if wait > 0.1 else {}
         shown |= {"skipped": f"{self.skipped}"} if self.skipped else {}
         self._bar.set_postfix(shown, refresh=False)

@@ -17,7 +17,7 @@ from experiments import config
 from experiments.data import Images, to_pixels
 from experiments.errors import UserError
 from experiments.recipe import Recipe, Sampler
-from jaxdiff import TrainState, averages, guidance, networks, parallel, training, uncertainty
+from jaxdiff import TrainState, averages, grids, guidance, networks, parallel, solvers, training, uncertainty
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,15 +25,19 @@ class DataInfo:
     """What a network needs to know of its data.
 
     Attributes:
-        shape: (H, W, C).
+        shape: (H, W, C) of pictures, (L,) of tokens.
         classes: the name of each label; empty without labels.
         name, checksum: which data these are.
+        tokens: values that a token can have; 0 for data that are real numbers.
+        tokenizer: what the tokens say; None for data that are not text.
     """
 
     shape: tuple[int, ...]
     classes: tuple[str, ...] = ()
     name: str = ""
     checksum: str = ""
+    tokens: int = 0
+    tokenizer: Any = None
 
     @classmethod
     def of(cls, images: Images) -> "DataInfo":
@@ -45,19 +49,25 @@ class Model:
 
     def __init__(self, recipe: Recipe, info: DataInfo):
         self.recipe, self.info = recipe, info
+        self.process: Any = _process(recipe, info)
+        process = self.process
         try:
-            self.init, self.apply = networks.functional(recipe.network.make(info.shape, len(info.classes)))
+            states = len(process.pi) if hasattr(process, "pi") else info.tokens
+            make = recipe.network.make(info.shape, len(info.classes), tokens=info.tokens, states=states)
+            self.init, self.apply = networks.functional(make)
         except ValueError as error:
             raise UserError(f"network {type(recipe.network).__name__} does not fit the data: {error}") from error
         self.optimizer = recipe.optimizer.build(recipe.steps)
         self._objective = training.denoising(
-            recipe.process,
+            process,
             weighting=recipe.weighting,
             null_cond=np.int32(len(info.classes)) if info.classes else None,
             cond_dropout=recipe.cond_dropout if info.classes else 0.0,
         )
+        if getattr(recipe.network, "block", None):
+            self._objective = _given_the_past(self._objective)
         self._learned = uncertainty.learned(self._objective)
-        self._sample = jax.jit(jaxdiff.sample, static_argnames=("spec", "trajectory"))
+        self._sample = jax.jit(jaxdiff.sample, static_argnames=("spec", "trajectory", "record"))
 
     def fresh_state(self) -> TrainState:
         key = jax.random.key(self.recipe.seed)
@@ -70,7 +80,7 @@ class Model:
         """The recipe's training step, or several of them in one: `(state, key, batch) -> (state, metrics)`."""
         recipe = self.recipe
         step = jaxdiff.make_step(
-            recipe.process,
+            self.process,
             self.apply,
             self.optimizer,
             times=recipe.times,
@@ -105,8 +115,10 @@ class Model:
         batch_size: int = 512,
         trajectory: bool = False,
         devices: Sequence[jax.Device] | None = None,
+        observed: tuple[np.ndarray, np.ndarray] | None = None,
+        record: Callable[..., Any] | None = None,
     ) -> tuple[np.ndarray, int]:
-        """`count` samples as uint8 pixels, and network evaluations for each.
+        """`count` samples as uint8 pixels or int32 tokens, and network evaluations for each.
 
         Sample i depends on the seed and on i alone, whatever the batch size.
 
@@ -116,9 +128,13 @@ class Model:
             batch_size: samples drawn at once; several devices round it up to a multiple of their number.
             trajectory: return every time of the grid, (steps + 1, count, H, W, C), instead of the last.
             devices: local ones to share the samples; one by default.
+            observed: `(mask, value)` of known elements, (count, ...).
+            record: called by the sampler after each step, see `jaxdiff.sample`; on one device only.
         """
         batch_size = min(batch_size, count)
-        sample = self._sample
+        sample = functools.partial(self._sample, record=record) if record else self._sample
+        finish = to_pixels if self.info.tokenizer is None and not self.info.tokens else np.asarray
+        dtype = jnp.int32 if self.info.tokens else jnp.float32
         if devices is not None and len(devices) > 1:
             batch_size += -batch_size % len(devices)
             params = parallel.replicate(params, devices)
@@ -126,24 +142,35 @@ class Model:
         chunks, nfe = [], 0
         for first in range(0, count, batch_size):
             index = np.arange(first, first + batch_size) % count  # the last batch is filled up: one compilation
-            denoise, evaluations = self._denoiser(params, None if labels is None else labels[index], sampler)
+            rows = lambda whole, index=index: jax.tree.map(lambda a: jnp.asarray(a[index]), whole)
+            denoise, evaluations = self._denoiser(params, rows(labels), sampler, rows(observed))
             x, info = sample(
                 jax.random.key(seed),
-                self.recipe.process,
+                self.process,
                 denoise,
                 sampler.solver,
-                sampler.times(self.recipe.process.schedule),
-                spec=jax.ShapeDtypeStruct((batch_size, *self.info.shape), jnp.float32),
+                self._times(sampler),
+                spec=jax.ShapeDtypeStruct((batch_size, *self.info.shape), dtype),
                 first=first,
                 trajectory=trajectory,
             )
             x, nfe = (info.trajectory if trajectory else x), int(info.nfe) * evaluations
-            chunks.append(to_pixels(x)[:, : count - first] if trajectory else to_pixels(x)[: count - first])
+            chunks.append(finish(x)[:, : count - first] if trajectory else finish(x)[: count - first])
         return np.concatenate(chunks, 1 if trajectory else 0), nfe
 
-    def _denoiser(self, params, labels, sampler):
+    def _times(self, sampler: Sampler) -> jax.Array:
+        """The sampler's grid; for blocks, one after the other in each."""
+        times = sampler.times(self.process.schedule)
+        if not isinstance(sampler.solver, solvers.BlockDiffusion):
+            return times
+        length, block = self.info.shape[0], sampler.solver.block
+        if length % block:
+            raise UserError(f"--solver.block must divide the {length} tokens of a window, got {block}")
+        return grids.blockwise(times, length // block)
+
+    def _denoiser(self, params, labels, sampler, observed=None):
         """The denoiser and how often one call of it evaluates the network for a sample."""
-        denoise = self.recipe.process.denoiser(jax.tree_util.Partial(self.apply, params))
+        denoise = self.process.denoiser(jax.tree_util.Partial(self.apply, params), observed)
         if labels is None:
             return denoise, 1
         cond = jnp.asarray(labels, jnp.int32)
@@ -151,6 +178,35 @@ class Model:
             return guidance.condition(denoise, cond), 1
         rule = guidance.scale(scale=jnp.float32(sampler.guidance_scale))
         return guidance.classifier_free(denoise, cond, jnp.int32(len(self.info.classes)), rule), 2
+
+
+def _given_the_past(objective: training.Objective) -> training.Objective:
+    """Each noisy block of a block-causal network sees the clean blocks before it."""
+
+    def with_clean(apply, params, ema, keys, batch, t):
+        return objective(apply, params, ema, keys, {**batch, "cond": batch["x0"]}, t)
+
+    return with_clean
+
+
+def _process(recipe: Recipe, info: DataInfo) -> Any:
+    """The recipe's process, once the number of tokens is known."""
+    if isinstance(recipe.process, jaxdiff.Gaussian):
+        if info.tokens:
+            raise UserError(
+                f"{info.name or 'the data'} are tokens, and process Gaussian takes real numbers; use --process masked, "
+                "or --data.bits to make real numbers of them"
+            )
+        return recipe.process
+    if not info.tokens:
+        raise UserError(
+            f"{info.name or 'the data'} are real numbers, and process {type(recipe.process).__name__} takes tokens; "
+            "use a recipe of text"
+        )
+    try:
+        return recipe.process.make(info.tokens)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def read_config(run: epath.Path) -> tuple[Recipe, DataInfo]:

@@ -23,8 +23,8 @@ class MLP:
     dtype: Dtype = "float32"
     """Precision of the computation; parameters stay float32."""
 
-    def make(self, shape: tuple[int, ...], num_classes: int) -> Make:
-        return _make(networks.MLP, self, shape, num_classes)
+    def make(self, shape: tuple[int, ...], num_classes: int, *, tokens: int = 0, states: int = 0) -> Make:
+        return _make(networks.MLP, self, _reals(shape, tokens), num_classes=num_classes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,8 @@ class UNet:
     remat: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
 
-    def make(self, shape: tuple[int, ...], num_classes: int) -> Make:
-        return _make(networks.UNet, self, shape, num_classes)
+    def make(self, shape: tuple[int, ...], num_classes: int, *, tokens: int = 0, states: int = 0) -> Make:
+        return _make(networks.UNet, self, _reals(shape, tokens), num_classes=num_classes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +69,46 @@ class DiT:
     remat: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
 
-    def make(self, shape: tuple[int, ...], num_classes: int) -> Make:
-        return _make(networks.DiT, self, shape, num_classes)
+    def make(self, shape: tuple[int, ...], num_classes: int, *, tokens: int = 0, states: int = 0) -> Make:
+        return _make(networks.DiT, self, _reals(shape, tokens), num_classes=num_classes)
 
 
-Network: TypeAlias = MLP | UNet | DiT
+@dataclass(frozen=True, kw_only=True)
+class Transformer:
+    """A transformer over a sequence, of tokens or of vectors."""
+
+    width: int = 256
+    depth: int = 6
+    heads: int = 4
+    dropout: float = 0.0
+    time: bool = True
+    """Tell the network the time; masked diffusion can do without."""
+    block: int | None = None
+    """Tokens of a block that sees itself and the blocks before it (block diffusion; 1 is autoregressive); None: all."""
+    dtype: Dtype = "float32"
+    """Precision of the computation; parameters stay float32."""
+    remat: bool = False
+    """Recompute activations in the backward pass: less memory, a third more time."""
+
+    def make(self, shape: tuple[int, ...], num_classes: int, *, tokens: int = 0, states: int = 0) -> Make:
+        if len(shape) > 2 or (len(shape) == 2 and tokens):
+            raise ValueError(
+                f"it takes sequences, (L,) tokens or (L, C) numbers, got {shape}; use --network unet or dit"
+            )
+        alphabet = {"tokens": tokens, "states": states} if tokens else {}
+        return _make(networks.Transformer, self, shape, num_classes=num_classes, **alphabet)
 
 
-def _make(module: Callable[..., nnx.Module], spec: Any, shape: tuple[int, ...], num_classes: int) -> Make:
-    options = {field.name: getattr(spec, field.name) for field in fields(spec)}
+Network: TypeAlias = MLP | UNet | DiT | Transformer
+
+
+def _make(module: Callable[..., nnx.Module], spec: Any, shape: tuple[int, ...], **data: Any) -> Make:
+    options = {field.name: getattr(spec, field.name) for field in fields(spec)} | data
     options["dtype"] = jnp.dtype(options["dtype"])
-    return lambda rngs: module(shape, num_classes=num_classes, rngs=rngs, **options)
+    return lambda rngs: module(shape, rngs=rngs, **options)
+
+
+def _reals(shape: tuple[int, ...], tokens: int) -> tuple[int, ...]:
+    if tokens:
+        raise ValueError(f"it takes real numbers, not {tokens} kinds of tokens; use --network transformer")
+    return shape

@@ -11,13 +11,16 @@ from typing import Any, Literal, TypeAlias
 import jax
 import optax
 
-import jaxdiff
 from experiments.data import Cifar10, Digits, FashionMnist, Folder, Mnist, Tfds
 from experiments.networks import Network
+from experiments.processes import Process
+from experiments.text import Text8, TextFile, TinyShakespeare
 from jaxdiff import averages, grids, solvers, times, weightings
 from jaxdiff.types import Solver, Times, Weighting
 
-Data: TypeAlias = Digits | Mnist | FashionMnist | Cifar10 | Tfds | Folder
+Pictures: TypeAlias = Digits | Mnist | FashionMnist | Cifar10 | Tfds | Folder
+Text: TypeAlias = TinyShakespeare | Text8 | TextFile
+Data: TypeAlias = Pictures | Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +80,11 @@ class Recipe:
     """What a run trains on, how, and how it is sampled and judged."""
 
     data: Data
-    """Where the pictures come from."""
+    """Where the pictures or the text come from."""
     network: Network
     """The denoiser's architecture."""
-    process: jaxdiff.Gaussian
-    """Noise schedule and prediction."""
+    process: Process
+    """Noise schedule and prediction of real numbers; kind of noise of tokens."""
     times: Times = field(default_factory=times.uniform)
     """Law of the training times."""
     weighting: Weighting = field(default_factory=weightings.v)

@@ -2,25 +2,29 @@
 
 import base64
 import dataclasses
-import itertools
 import json
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 
 import jaxdiff
 from experiments import pictures
 from experiments.data import to_pixels
+from experiments.forward import forward
 from experiments.hardware import versions
 from experiments.logging import Row, read_rows
 from experiments.model import Model
 from experiments.run_directory import write_json
-from jaxdiff import noise
+from experiments.text import report as written
 
 _PER_CLASS, _MOST_CLASSES, _STRIP = 10, 20, 8
+_TEXTS = {
+    "samples.txt": "Samples",
+    "trajectory.txt": "Sampling: noise to text",
+    "forward.txt": "The forward process: text to noise",
+}
 _CAPTIONS = {
     "samples.png": "Samples, a row per class: as the model draws them, and on the right with guidance",
     "forward.png": "The forward process: data to noise",
@@ -32,14 +36,25 @@ _CAPTIONS = {
 def after_training(
     out: epath.Path, model: Model, params: Any, examples: np.ndarray, rows: list[Row], summary: dict[str, Any]
 ) -> None:
-    """Draw the run's pictures and write summary.json and report.html.
+    """Draw the run's pictures or write its texts, and write summary.json and report.html.
 
     Args:
         params: the averaged parameters.
-        examples: real data in [-1, 1], (N, H, W, C), for the forward trajectory.
+        examples: a batch of real data, for the forward trajectory.
         rows: the logged metrics.
         summary: figures of the training.
     """
+    nfe = (_pictures if model.info.tokenizer is None else written.after_training)(out, model, params, examples)
+    if rows:
+        (out / "loss.png").write_bytes(pictures.loss_curve(rows))
+    data = {"name": model.info.name, "checksum": model.info.checksum, "shape": list(model.info.shape)}
+    about = {"seed": model.recipe.seed, "nfe": nfe, "versions": versions() | {"jaxdiff": jaxdiff.__version__}}
+    write_json(out / "summary.json", {**summary, **about, "data": data})
+    write(out)
+
+
+def _pictures(out: epath.Path, model: Model, params: Any, examples: np.ndarray) -> int:
+    """samples.png, trajectory.png and forward.png; network evaluations of a sample."""
     sampler = model.recipe.sampler
     classes = len(model.info.classes)
     shown = min(classes, _MOST_CLASSES)
@@ -55,25 +70,9 @@ def after_training(
     few = None if labels is None else np.resize(np.arange(classes), _STRIP)
     path, _ = model.draw(params, few, _STRIP, sampler=sampler, trajectory=True)
     (out / "trajectory.png").write_bytes(pictures.strip(path))
-    (out / "forward.png").write_bytes(pictures.strip(forward(model, examples[:_STRIP])))
-    if rows:
-        (out / "loss.png").write_bytes(pictures.loss_curve(rows))
-    data = {"name": model.info.name, "checksum": model.info.checksum, "shape": list(model.info.shape)}
-    about = {"seed": model.recipe.seed, "nfe": nfe, "versions": versions() | {"jaxdiff": jaxdiff.__version__}}
-    write_json(out / "summary.json", {**summary, **about, "data": data})
-    write(out)
-
-
-def forward(model: Model, examples: np.ndarray, steps: int = 12) -> np.ndarray:
-    """The forward trajectory of `examples`, as uint8 (steps + 1, N, H, W, C), drawn transition by transition."""
-    process = model.recipe.process
-    keys = noise.sample_keys(jax.random.key(0), len(examples))
-    times = jax.numpy.linspace(0.0, 1.0, steps + 1)
-    frames = [jax.numpy.asarray(examples)]
-    for i, (s, t) in enumerate(itertools.pairwise(times)):
-        frames.append(process.forward(noise.fold(keys, i), frames[-1], s, t))
-    # A variance-exploding x_t leaves the pixel range: show it at unit variance.
-    return np.stack([to_pixels(process.inputs(x, t)) for x, t in zip(frames, times, strict=True)])
+    frames = forward(model, examples[:_STRIP])
+    (out / "forward.png").write_bytes(pictures.strip(np.stack([to_pixels(x) for x in frames])))
+    return nfe
 
 
 def write(out: epath.Path) -> None:
@@ -88,9 +87,15 @@ def write(out: epath.Path) -> None:
         for name, caption in _CAPTIONS.items()
         if (out / name).exists()
     ]
+    texts = [
+        {"caption": caption, "text": (out / name).read_text()}
+        for name, caption in _TEXTS.items()
+        if (out / name).exists()
+    ]
     html = environment.get_template("report.html.jinja").render(
         name=out.name,
         images=images,
+        texts=texts,
         summary=_read(out / "summary.json"),
         evaluation=_read(out / "evaluation.json"),
         config=json.dumps(_read(out / "config.json"), indent=2),

@@ -166,7 +166,7 @@ def run(
         "loss": log.rows[-1]["loss"] if log.rows else None,
         "seconds": round(seconds, 2),
         "compile_seconds": round(compile_seconds, 2),
-        "images_per_second": round((recipe.steps - start - count) * recipe.batch_size / max(seconds, 1e-9), 1),
+        "examples_per_second": round((recipe.steps - start - count) * recipe.batch_size / max(seconds, 1e-9), 1),
         "waited_for_data_seconds": round(stream.waited, 2),
         "hardware": describe_devices(placement.devices),
     }
@@ -210,13 +210,15 @@ def _first_line(model: Model, state: TrainState, devices: Sequence[jax.Device], 
 def main(argv: Sequence[str] | None = None) -> None:
     from experiments.cli import processes, train_arguments
     from experiments.data import batches
+    from experiments.feed import feed
 
     distributed.start(processes(argv))  # before there is a recipe: its numbers may be arrays
     arguments, recipe = train_arguments(argv)
     devices = choose_devices(arguments.devices)
-    images = distributed.all_do(lambda: recipe.data.load(lambda message: print(message, file=sys.stderr)))
+    data = distributed.all_do(lambda: recipe.data.load(lambda message: print(message, file=sys.stderr)))
+    info, examples = feed(recipe, data)
     iterator = batches(
-        images.train,
+        examples,
         batch_size=recipe.batch_size,
         seed=recipe.seed,
         process_index=jax.process_index(),
@@ -227,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         recipe,
         iterator,
         arguments.out,
-        info=DataInfo.of(images),
+        info=info,
         resume=arguments.resume,
         overwrite=arguments.overwrite,
         devices=devices,

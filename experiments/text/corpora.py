@@ -50,6 +50,10 @@ class TinyShakespeare:
     """What a token is: a character, a byte, or what byte pair encoding learns."""
     vocabulary: int = 1024
     """Tokens that bpe may have."""
+    length: int = 128
+    """Tokens of a window: what the network sees at once."""
+    bits: bool = False
+    """Make real numbers of the tokens, their binary digits, for Gaussian diffusion."""
     raw_dir: str | None = None
     """Folder with the published input.txt; None to download it. Not read again once prepared."""
     data_dir: str | None = None
@@ -84,6 +88,10 @@ class Text8:
     """What a token is: a character, a byte, or what byte pair encoding learns."""
     vocabulary: int = 1024
     """Tokens that bpe may have."""
+    length: int = 128
+    """Tokens of a window: what the network sees at once."""
+    bits: bool = False
+    """Make real numbers of the tokens, their binary digits, for Gaussian diffusion."""
     raw_dir: str | None = None
     """Folder with text8, text8.gz, text8.zip or text8.first6000000.gz; None to download text8.zip."""
     data_dir: str | None = None
@@ -120,6 +128,10 @@ class TextFile:
     """What a token is: a character, a byte, or what byte pair encoding learns."""
     vocabulary: int = 1024
     """Tokens that bpe may have."""
+    length: int = 128
+    """Tokens of a window: what the network sees at once."""
+    bits: bool = False
+    """Make real numbers of the tokens, their binary digits, for Gaussian diffusion."""
 
     def load(self, progress: Progress = silent) -> Texts:
         """Reads the file.

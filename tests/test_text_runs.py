@@ -1,0 +1,136 @@
+"""A run on text from the command line: train, complete and fill a prompt, judge beside n-grams, and mistakes."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments import evaluate, sample, train
+from experiments.errors import UserError
+from experiments.model import DataInfo, load
+from experiments.text import Characters
+from experiments.text.bits import bits_of, from_bits, to_bits
+from experiments.text.prompt import parse
+from experiments.text.show import MASK, shown
+
+INFO = DataInfo(shape=(12,), tokens=4, tokenizer=Characters(symbols="abc "))
+FLAGS = [
+    *("--network.width", "32", "--network.depth", "1", "--network.heads", "2", "--data.length", "16", "--devices", "1"),
+    *("--batch-size", "32", "--steps", "60", "--log-every", "20", "--optimizer.warmup", "10", "--sampler.steps", "8"),
+]
+
+
+@pytest.fixture(scope="module")
+def text_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "verse.txt"
+    rng = np.random.default_rng(0)
+    path.write_text(" ".join(rng.choice(["the sea", "a ship", "wind", "and salt"], 2000)))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def finished(text_file, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "verse"
+    train.main(["text_file", "--data.path", text_file, "--out", str(out), *FLAGS])
+    return out
+
+
+def test_a_run_leaves_texts_to_read(finished):
+    for name in ("samples.txt", "trajectory.txt", "forward.txt"):
+        assert (finished / name).read_text().strip()
+    path = (finished / "trajectory.txt").read_text().split("\n\n")
+    assert path[0].count(MASK) == 16 and MASK not in path[-1]
+    assert "samples" in (finished / "report.html").read_text().lower()
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+@pytest.mark.parametrize("solver", ["ancestral", "firsthitting"])
+def test_what_a_prompt_says_stays(finished, solver, capsys):
+    sample.main([str(finished), "--prompt", "the ___ a", "--gap", "4", "--count", "3", "--solver", solver])
+    out = capsys.readouterr().out
+    texts = out.rstrip("\n").split("\n\n---\n\n")
+    assert len(texts) == 3
+    assert all(len(t) == 10 and t.startswith("the ") and t.endswith(" a") and MASK not in t for t in texts)
+
+
+def test_blocks_complete_a_prompt(finished, capsys):
+    sample.main([str(finished), "--prompt", "the", "--count", "2", "--solver", "blockdiffusion", "--steps", "2"])
+    assert all(t.startswith("the") and len(t) == 16 for t in capsys.readouterr().out.rstrip("\n").split("\n\n---\n\n"))
+
+
+def test_evaluation_stands_beside_ngrams(finished, capsys):
+    result = evaluate.main([str(finished), "--samples", "8", "--windows", "40", "--draws", "16"])
+    sets = result["sets"]
+    assert {"model", "held-out text", "1-gram", "6-gram"} <= sets.keys()
+    assert sets["6-gram"]["bits"] < sets["1-gram"]["bits"]
+    assert 0 < sets["model"]["bits"] < 2 * np.log2(26)
+    assert sets["held-out text"]["words"] == 1
+    assert "3-gram" in capsys.readouterr().out
+
+
+def test_the_bound_does_not_depend_on_the_batch(finished):
+    from experiments.text.evaluation import bound
+
+    model, params, _ = load(finished)
+    rows = np.random.default_rng(0).integers(0, model.info.tokens, (10, 16)).astype(np.int32)
+    whole, parts = (bound(model, params, rows, draws=8, seed=0, batch=batch)[0] for batch in (10, 4))
+    np.testing.assert_allclose(whole, parts, rtol=1e-5)
+
+
+def test_prompts_in_tokens():
+    prompt = parse("ab___c", INFO, 3)
+    assert prompt.mask.tolist() == [True] * 2 + [False] * 3 + [True] + [False] * 6
+    assert prompt.value[prompt.mask].tolist() == [0, 1, 2] and prompt.shown == 6
+    assert parse("ab", INFO, 3).shown == 12
+
+
+@pytest.mark.parametrize(
+    ("text", "gap", "message"),
+    [
+        ("a" * 13, 3, "takes 13 tokens and the run's window has 12"),
+        ("a" * 12, 3, "nothing is left to write"),
+        ("a___", 12, "smaller --gap"),
+        ("a___", 0, "--gap must be at least 1"),
+        ("axb", 3, "x"),
+    ],
+)
+def test_prompts_that_do_not_fit(text, gap, message):
+    with pytest.raises(UserError, match=message):
+        parse(text, INFO, gap)
+
+
+def test_flags_of_pictures_are_refused(finished):
+    with pytest.raises(UserError, match="use --prompt"):
+        sample.main([str(finished), "--classes", "3"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--network", "unet"], "--network transformer"),
+        (["--process.schedule", "cosine"], "alpha \\+ sigma must be 1"),
+        (["--data.length", "100000"], "needs as many in the text"),
+    ],
+)
+def test_objects_that_do_not_go_together(text_file, tmp_path, flags, message):
+    keep = FLAGS[6:] if flags[0] == "--network" else FLAGS
+    with pytest.raises(UserError, match=message):
+        train.main(["text_file", "--data.path", text_file, "--out", str(tmp_path / "run"), *keep, *flags])
+
+
+def test_an_empty_text(tmp_path):
+    (tmp_path / "empty.txt").write_text("")
+    with pytest.raises(UserError, match="empty"):
+        train.main(["text_file", "--data.path", str(tmp_path / "empty.txt"), "--out", str(tmp_path / "run"), *FLAGS])
+
+
+def test_noisy_tokens_are_shown_as_blocks():
+    assert shown(INFO, np.array([0, 4, 4, 2])) == f"a{MASK}{MASK}c"
+
+
+def test_bits_come_back():
+    tokens = np.arange(65, dtype=np.int32).reshape(5, 13)
+    bits = to_bits(tokens, 65)
+    assert bits.shape == (5, 13, bits_of(65)) == (5, 13, 7) and set(np.unique(bits)) == {-1.0, 1.0}
+    np.testing.assert_array_equal(from_bits(0.1 * bits), tokens)
