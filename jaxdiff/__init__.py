@@ -16,7 +16,7 @@ from jaxdiff import (
     uncertainty,
     weightings,
 )
-from jaxdiff.processes import Discrete, Gaussian, Nested
+from jaxdiff.processes import Discrete, Gaussian, Nested, Ordinal
 from jaxdiff.sampling import sample
 from jaxdiff.training import TrainState, make_step
 
@@ -26,6 +26,7 @@ __all__ = [
     "Discrete",
     "Gaussian",
     "Nested",
+    "Ordinal",
     "TrainState",
     "averages",
     "grids",

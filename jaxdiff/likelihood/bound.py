@@ -9,14 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from jaxdiff import noise
-from jaxdiff.processes import Discrete, Gaussian, Nested
+from jaxdiff.processes import Discrete, Gaussian, Nested, Ordinal
 from jaxdiff.rates import logsnr
 from jaxdiff.types import Data, Denoiser, Scalar
 
 
 def elbo(
     key: Key[Array, ""],
-    process: Gaussian | Discrete | Nested,
+    process: Gaussian | Discrete | Ordinal | Nested,
     denoise: Denoiser,
     x0: Data,
     *,

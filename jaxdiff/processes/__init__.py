@@ -4,5 +4,6 @@ from jaxdiff.processes.blocks import CachedDenoiser
 from jaxdiff.processes.discrete import Discrete
 from jaxdiff.processes.gaussian import Gaussian
 from jaxdiff.processes.nested import Nested
+from jaxdiff.processes.ordinal import Ordinal
 
-__all__ = ["CachedDenoiser", "Discrete", "Gaussian", "Nested"]
+__all__ = ["CachedDenoiser", "Discrete", "Gaussian", "Nested", "Ordinal"]
