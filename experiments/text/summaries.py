@@ -14,8 +14,10 @@ import numpy as np
 from experiments.data.images import Progress, silent
 from experiments.errors import UserError
 from experiments.text.cues import SIMPLE, Features, has_cue
+from experiments.text.pairs import Pairs, pairs
 from experiments.text.rouge import rouge
 from experiments.text.scitldr import Paper, SciTldr
+from experiments.text.tokenizers import Tokenizer
 
 TOKENS = 2
 """Labels are 0, left out, and 1, kept."""
@@ -212,3 +214,19 @@ def trees(train: Abstracts, test: Abstracts) -> np.ndarray:
         model.fit(train.features[inside][:, columns], target)
         expected[~test.observed] = model.predict(test.features[~test.observed][:, columns])
     return expected.argmax(axis=1)
+
+
+def abstractive(part: Abstracts, tokenizer: Tokenizer, *, abstract_length: int, summary_length: int) -> Pairs:
+    """Windows of an abstract and its first reference, to write summaries rather than to choose sentences.
+
+    An abstract that is too long keeps its beginning; how many were cut stands in `cut_prompts` and `cut_targets`, and
+    `part.cut` counts those that had lost sentences before.
+    """
+    return pairs(
+        [" ".join(sentences) for sentences in part.sentences],
+        [texts[0] for texts in part.references],
+        tokenizer,
+        prompt_length=abstract_length,
+        target_length=summary_length,
+        keep="beginning",
+    )
