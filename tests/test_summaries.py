@@ -1,9 +1,12 @@
 """Summaries: papers read as published, labels and features of sentences, and baselines whose figures are known."""
 
 import dataclasses
+import functools
 import gzip
+import http.server
 import json
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ pytest.importorskip("rouge_score")
 
 from experiments.data import Batches
 from experiments.errors import UserError
-from experiments.text import summaries
+from experiments.text import scitldr, summaries
 from experiments.text.cues import SIMPLE, Features, has_cue
 from experiments.text.rouge import rouge
 from experiments.text.scitldr import Paper, SciTldr, clean, rejoined
@@ -107,6 +110,33 @@ class TestPapers:
         for file in RAW.glob("*.gz"):
             (tmp_path / file.stem).write_bytes(gzip.decompress(file.read_bytes()))
         assert SciTldr(raw_dir=str(tmp_path)).load().checksum == published.checksum
+
+    def test_downloads_are_kept_and_damaged_ones_replaced(self, tmp_path, monkeypatch, published):
+        pytest.importorskip("tensorflow_datasets")
+        for file in RAW.glob("*.gz"):
+            (tmp_path / file.stem).write_bytes(gzip.decompress(file.read_bytes()))
+
+        class Quiet(http.server.SimpleHTTPRequestHandler):
+            def log_message(self, format, *args):
+                pass
+
+        handler = functools.partial(Quiet, directory=str(tmp_path))
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            monkeypatch.setattr(scitldr, "_MIRRORS", (f"http://127.0.0.1:{server.server_port}/",))
+            here = SciTldr(data_dir=str(tmp_path / "data"))
+            said = []
+            assert here.load(said.append).checksum == published.checksum
+            assert len(said) == 1
+            kept = tmp_path / "data" / "jaxdiff_scitldr" / "dev.jsonl"
+            kept.write_bytes(kept.read_bytes()[:-1])
+            assert here.load().checksum == published.checksum
+            server.shutdown()
+        assert here.load(said.append).checksum == published.checksum  # nobody answers any more
+        assert len(said) == 1
+        kept.unlink()
+        with pytest.raises(UserError, match="no mirror worked"):
+            here.load()
 
 
 class TestArrays:

@@ -6,6 +6,7 @@ The sha256 is that of the unpacked content, so a file counts as published howeve
 import gzip
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ def read(
         title: the data set, for messages.
         files: sha256 of the unpacked content of each file; names are paths in the repository, such as "dev/a.json".
         raw_dir: folder that holds them as dev/a.json or dev_a.json, each also with .gz; then no network is used.
-        data_dir: TFDS data directory, for downloads; None for TFDS's own. What was downloaded once stays there.
+        data_dir: TFDS data directory, for downloads; None for TFDS's own. What was downloaded once stays there, and
+            then no network is used.
         mirrors: URLs ending in "/", tried in order.
         progress: told what is being downloaded.
 
@@ -39,7 +41,7 @@ def read(
         UserError: a file is missing or differs from the published one, or no mirror could be reached.
     """
     if raw_dir is None:
-        return {name: path.read_bytes() for name, path in _download(title, files, data_dir, mirrors, progress).items()}
+        return _downloaded(title, files, data_dir, mirrors, progress)
     folder = Path(raw_dir).expanduser()
     found = {name: _path(folder, name) for name in files}
     if missing := [name for name, path in found.items() if path is None]:
@@ -48,7 +50,7 @@ def read(
             f"{', '.join(missing)}. Download them from {mirrors[0]}."
         )
     contents = {name: _unpacked(path) for name, path in found.items() if path is not None}
-    if wrong := [n for n, content in contents.items() if hashlib.sha256(content).hexdigest() != files[n]]:
+    if wrong := [name for name in files if not _same(contents[name], files[name])]:
         raise UserError(
             f"{title} needs the files as published; {', '.join(wrong)} in {folder} has another sha256. "
             f"Download again from {mirrors[0]}: the download may have been cut short."
@@ -73,13 +75,29 @@ def _unpacked(path: Path) -> bytes:
         raise UserError(f"{path} must be a readable file; reading it gave: {error}. Download it again.") from error
 
 
-def _download(
+def _same(content: bytes, expected: str) -> bool:
+    return hashlib.sha256(content).hexdigest() == expected
+
+
+def _downloaded(
     title: str, files: Mapping[str, str], data_dir: str | None, mirrors: Sequence[str], progress: Progress
-) -> dict[str, Path]:
+) -> dict[str, bytes]:
     with quiet():
         import tensorflow_datasets as tfds
         from tensorflow_datasets.core import constants
 
-        folder = Path(expand(data_dir) or constants.DATA_DIR) / "downloads"
-        manager = tfds.download.DownloadManager(download_dir=str(folder))
-        return raw.find(title, files, raw_dir=None, mirrors=mirrors, dl_manager=manager, progress=progress)
+        home = Path(expand(data_dir) or constants.DATA_DIR)
+        kept = {name: home / f"jaxdiff_{title}" / name.replace("/", "_") for name in files}
+        contents = {name: path.read_bytes() for name, path in kept.items() if path.is_file()}
+        # Without this a second run would need the network too: `raw.find` asks a mirror first.
+        if all(name in contents and _same(contents[name], files[name]) for name in files):
+            return contents
+        manager = tfds.download.DownloadManager(download_dir=str(home / "downloads"))
+        paths = raw.find(title, files, raw_dir=None, mirrors=mirrors, dl_manager=manager, progress=progress)
+    for name, path in kept.items():
+        contents[name] = paths[name].read_bytes()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.{os.getpid()}")
+        part.write_bytes(contents[name])
+        part.replace(path)  # at once: another process may read it
+    return contents
