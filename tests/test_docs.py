@@ -175,6 +175,7 @@ WRAPPED = {
     "Restart": solvers.Restart(inner=solvers.Heun(), low=0.3, high=0.6, times=3, steps=2),
     "PredictorCorrector": solvers.PredictorCorrector(inner=solvers.DDIM(), corrections=2),
     "Memory": solvers.Memory(inner=solvers.DPMpp2M(), start=jnp.zeros_like),
+    "Each": solvers.Each(parts=(solvers.DDIM(), solvers.Ancestral())),
     "BlockDiffusion": solvers.BlockDiffusion(inner=solvers.Ancestral(), block=2),
 }
 OF_MASKS = ("FirstHitting", "Confidence", "ReMDM")  # each draws, which tests/test_token_solvers.py sees
@@ -195,8 +196,9 @@ def test_solver_rows_are_what_the_classes_say(name):
     """Order, calls on grids that end at the data and in noise, history; who draws noise is in the conformance list."""
     order, to_data, to_noise, stochastic, history, _ = solver_rows()[name]
     solver = WRAPPED.get(name) or getattr(solvers, name)()
-    inner = getattr(solver, "inner", None)
-    assert solver.order == (inner.order if order == "inner's" else int(re.match(r"\d+", order)[0]))
+    inner = getattr(solver, "inner", None) or getattr(solver, "parts", (None,))[0]
+    taken = order in ("inner's", "the smallest of its parts'")
+    assert solver.order == (inner.order if taken else int(re.match(r"\d+", order)[0]))
     for formula, end in ((to_data, 0.0), (to_noise, 0.1)):
         if formula == "counted":
             with pytest.raises(ValueError, match=r"info\.nfe"):

@@ -27,7 +27,7 @@ from jaxdiff import noise
 from jaxdiff.solvers import scores
 from jaxdiff.solvers.masks import mask_state
 from jaxdiff.solvers.steps import real_steps
-from jaxdiff.types import Denoiser, Noise, Process, Scalar, is_traced, pytree
+from jaxdiff.types import Denoiser, Noise, Process, Scalar, is_traced, pytree, static
 
 _TOKEN, _ORDER = 0, 1  # the draws of a step
 _CERTAIN = -1e8  # a network's log-probabilities do not get there: below it the process says that a value cannot be
@@ -59,7 +59,7 @@ class Confidence:
             mask.
     """
 
-    score: Callable[..., Array] = scores.probability
+    score: Callable[..., Array] = static(default=scores.probability)
     temperature: Scalar = 1.0
     top_p: Scalar = 1.0
     randomness: Scalar = 0.0
@@ -67,8 +67,6 @@ class Confidence:
     one_call = True
 
     def __post_init__(self):
-        if jax.tree_util.all_leaves([self.score]):  # a plain function: as a pytree, `jax.jit` takes the solver
-            object.__setattr__(self, "score", jax.tree_util.Partial(self.score))
         if is_traced((self.temperature, self.top_p, self.randomness)):
             return
         if not (np.asarray(self.temperature) >= 0 and 0 < np.asarray(self.top_p) <= 1 and self.randomness >= 0):
