@@ -3,6 +3,7 @@
 Every module is called as `module(x, t, cond=None, *, s=None, key=None)` and gives float32 in prediction space.
 """
 
+from jaxdiff.networks.cache import cached as cached
 from jaxdiff.networks.dit import DiT as DiT
 from jaxdiff.networks.functional import functional as functional
 from jaxdiff.networks.mlp import MLP as MLP

@@ -17,7 +17,7 @@ from jaxdiff.networks.layers import Linear
 from jaxdiff.networks.norms import rms_norm
 
 Heads: TypeAlias = Float[Array, "B T N D"]
-Memory: TypeAlias = tuple[Heads, Heads]
+Memory: TypeAlias = tuple[Float[Array, "B L N D"], Float[Array, "B L N D"]]
 """Keys and values of a whole sequence, each (B, L, heads, width / heads) in the compute dtype."""
 
 

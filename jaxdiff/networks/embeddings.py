@@ -20,7 +20,8 @@ def time_features(t: Time, features: int) -> Float[Array, "*b features"]:
     """Sinusoids of 1000 t at `features` / 2 geometric frequencies, (*t.shape, features); one row for a scalar time."""
     count = features // 2
     frequencies = 1000 * jnp.exp(-math.log(10000) / count * jnp.arange(count, dtype=jnp.float32))
-    angles = jnp.atleast_1d(jnp.asarray(t, jnp.float32))[..., None] * frequencies
+    t = jnp.asarray(t, jnp.float32)
+    angles = t.reshape(*(t.shape or (1,)), 1) * frequencies
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)
 
 

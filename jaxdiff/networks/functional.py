@@ -37,15 +37,7 @@ def functional(
         >>> apply(params, jnp.zeros((8, 2)), 0.5).shape
         (8, 2)
     """
-    graphdef, state = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
-    foreign = [f"{'.'.join(map(str, path))} ({type(leaf).__name__})" for path, leaf in nnx.to_flat_state(state)
-               if not isinstance(leaf, nnx.Param)]  # fmt: skip
-    if foreign:
-        raise ValueError(
-            f"a network must hold nnx.Param alone, since apply cannot return other state, got {', '.join(foreign)}; "
-            "pass keys at the call, use norms without running averages, and do not keep the nnx.Rngs"
-        )
-    template = nnx.to_pure_dict(state)
+    merge = structure(make)
 
     @jax.jit
     def init(key: Key[Array, ""]) -> Params:
@@ -60,10 +52,27 @@ def functional(
         s: Time | None = None,
         key: Key[Array, "..."] | None = None,
     ) -> Float[Array, "..."]:
-        module: Any = nnx.merge(graphdef, nnx.State(_numbered(params, template)))
-        return module(x_t, t, cond, s=s, key=key)
+        return merge(params)(x_t, t, cond, s=s, key=key)
 
     return init, apply
+
+
+def structure(make: Callable[[nnx.Rngs], nnx.Module]) -> Callable[[Params], Any]:
+    """`merge(params) -> module`, the module that `make` builds with the parameters that its `init` gives.
+
+    Raises:
+        ValueError: as `functional` does.
+    """
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
+    foreign = [f"{'.'.join(map(str, path))} ({type(leaf).__name__})" for path, leaf in nnx.to_flat_state(state)
+               if not isinstance(leaf, nnx.Param)]  # fmt: skip
+    if foreign:
+        raise ValueError(
+            f"a network must hold nnx.Param alone, since apply cannot return other state, got {', '.join(foreign)}; "
+            "pass keys at the call, use norms without running averages, and do not keep the nnx.Rngs"
+        )
+    template = nnx.to_pure_dict(state)
+    return lambda params: nnx.merge(graphdef, nnx.State(_numbered(params, template)))
 
 
 def _named(tree: Any) -> Any:

@@ -175,7 +175,7 @@ class Transformer(nnx.Module):
             raise ValueError(f"x must be whole blocks of {block} of {self.shape[0]} places, got shape {list(x.shape)}")
         self._check(x, t, None, None, None, (size, *self.shape[1:]))
         fits = (start >= 0) & (start % block == 0) & (start + size <= self.shape[0])
-        if not is_traced(start) and not fits:
+        if not is_traced(fits) and not fits:
             raise ValueError(
                 f"start must be a multiple of {block} in [0, {self.shape[0] - size}] for {size} places, got {start}"
             )
