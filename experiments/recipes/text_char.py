@@ -1,4 +1,4 @@
-"""Characters of tiny Shakespeare by masked diffusion: ten minutes on two CPU cores.
+"""Characters of tiny Shakespeare by masked diffusion; its figures are not measured yet.
 
 python -m experiments.train text_char --data.raw-dir DIR    # input.txt, or nothing to download it
 python -m experiments.evaluate runs/text_char
