@@ -40,9 +40,10 @@ def cases(*lists):
 @pytest.fixture(autouse=True, scope="module")
 def compile_quickly():
     """These tests compile much and compute little."""
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @functools.cache
