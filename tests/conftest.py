@@ -19,17 +19,6 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 8)
 
 
-def pytest_configure(config):
-    """Most programs of the default suite run for less time than LLVM's optimisations of them take.
-
-    XLA's own passes stay, in subprocesses too. What is `slow` computes more, and has all of them; so has the whole
-    suite under JAX_DISABLE_MOST_OPTIMIZATIONS=0.
-    """
-    if not config.option.markexpr:
-        quick = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        jax.config.update("jax_disable_most_optimizations", quick.lower() not in ("0", "false"))
-
-
 @pytest.fixture(autouse=True, scope="module")
 def programs_of_one_module():
     """Compiled programs are forgotten after each module: thousands of them exhaust a process's memory maps."""

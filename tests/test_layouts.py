@@ -40,10 +40,9 @@ def cases(*lists):
 @pytest.fixture(autouse=True, scope="module")
 def compile_quickly():
     """These tests compile much and compute little."""
-    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @functools.cache
