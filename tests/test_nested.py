@@ -131,7 +131,7 @@ class Folded:
 
 
 def test_a_product_is_its_parts_run_apart():
-    """Bit for bit, from the noise to the samples, in each method of the process too."""
+    """Bit for bit in each method of the process, and in the samples up to how two compiled programs round."""
     of, size, key = process("uniform"), 64, jax.random.key(7)
     keys = noise.sample_keys(key, size)
     data, grid, t, s = draw(key, size), grids.uniform(of.schedule, 6), jnp.full(size, 0.6), jnp.full(size, 0.4)
@@ -141,6 +141,7 @@ def test_a_product_is_its_parts_run_apart():
     earlier = of.bridge(keys, denoised, noisy, t, s)
     solver = solvers.Each(parts={"k": solvers.Ancestral(), "x": solvers.DDIM(eta=0.5)})
     joint, _ = run(key, of, independent, solver, grid, x=prior)
+    equal, rounded = np.testing.assert_array_equal, functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6)
     outputs = Exact(process=of, joint=0.0)(of.inputs(noisy, t), t)
     total = 0.0
     for i, name in enumerate(("k", "x")):
@@ -150,8 +151,7 @@ def test_a_product_is_its_parts_run_apart():
         one, _ = run(
             key, part, jax.tree_util.Partial(alone), Folded(inner=solver.parts[name], i=i), grid, x=prior[name]
         )
-        equal = np.testing.assert_array_equal
-        equal(joint[name], one)
+        (equal if name == "k" else rounded)(joint[name], one)
         equal(prior[name], part.prior(mine, spec(size)[name]))
         equal(noisy[name], part.corrupt(mine, data[name], t)[0])
         equal(target[name], part.corrupt(mine, data[name], t)[1])
