@@ -1,6 +1,7 @@
 """Judge a run: `python -m experiments.evaluate RUN [--samples N] [--guidance-scale S] ...`."""
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -12,7 +13,8 @@ from experiments import cli
 from experiments.evaluation import evaluate, table
 from experiments.hardware import choose_devices
 from experiments.model import read_config
-from experiments.recipe import Sampler
+from experiments.recipe import Given, Sampler
+from experiments.text import answers
 from experiments.text import evaluation as text
 
 
@@ -45,11 +47,16 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     arguments = cli.run_arguments(Arguments, "python -m experiments.evaluate", argv)
     options: dict[str, Any] = vars(arguments) | {"devices": choose_devices(arguments.devices)}
-    written = read_config(epath.Path(arguments.run))[1].tokenizer is not None
-    own = {"judges"} if written else {"windows", "draws"}
-    options = {name: value for name, value in options.items() if name not in own}
-    result = text.evaluate(**options, say=lambda line: print(line, file=sys.stderr)) if written else evaluate(**options)
-    print((text.table if written else table)(result["sets"]))
+    recipe, info = read_config(epath.Path(arguments.run))
+    if info.tokenizer is None:
+        leave_out, judge, draw = {"windows", "draws"}, evaluate, lambda result: table(result["sets"])
+    else:
+        say = lambda line: print(line, file=sys.stderr)
+        given = isinstance(recipe.data, Given)
+        leave_out = {"judges", "windows", "draws"} if given else {"judges"}
+        judge, draw = functools.partial(answers.evaluate if given else text.evaluate, say=say), text.table
+    result = judge(**{name: value for name, value in options.items() if name not in leave_out})
+    print(draw(result))
     print(f"{arguments.run}/evaluation.json, {arguments.run}/report.html")
     return result
 

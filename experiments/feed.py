@@ -8,7 +8,7 @@ import numpy as np
 from experiments.data import Images
 from experiments.model import DataInfo
 from experiments.recipe import Recipe
-from experiments.text import Texts, Windows
+from experiments.text import Task, Texts, Windows
 from experiments.text.bits import bits_of, to_bits
 
 
@@ -26,10 +26,21 @@ class BitWindows:
         return {"x0": to_bits(self.windows.take(examples, epochs, seed)["x0"], self.size)}
 
 
-def feed(recipe: Recipe, data: Images | Texts) -> tuple[DataInfo, Any]:
-    """`(info, examples)` of loaded data: a split of pictures, or windows of a text."""
+def feed(recipe: Recipe, data: Images | Texts | Task) -> tuple[DataInfo, Any]:
+    """`(info, examples)` of loaded data: a split of pictures, the windows of a text, or a task's training part."""
     if isinstance(data, Images):
         return DataInfo.of(data), data.train
+    if isinstance(data, Task):
+        info = DataInfo(
+            shape=(data.length,),
+            tokens=data.tokenizer.size,
+            tokenizer=data.tokenizer,
+            features=data.features,
+            prompt_length=data.prompt_length,
+            name=data.name,
+            checksum=data.checksum,
+        )
+        return info, data.train
     source: Any = recipe.data
     size = data.tokenizer.size
     windows = Windows(tokens=data.train, length=source.length)

@@ -15,8 +15,8 @@ def forward(model: Model, examples: np.ndarray, steps: int = 12) -> list[jax.Arr
     process = model.process
     keys = noise.sample_keys(jax.random.key(0), len(examples))
     times = jnp.linspace(0.0, 1.0, steps + 1)
-    frames = [jnp.asarray(examples)]
+    frames, move = [jnp.asarray(examples)], jax.jit(lambda *args: process.forward(*args))
     for i, (s, t) in enumerate(itertools.pairwise(times)):
-        frames.append(process.forward(noise.fold(keys, i), frames[-1], s, t))
+        frames.append(move(noise.fold(keys, i), frames[-1], s, t))
     # A variance-exploding x_t leaves the pixel range: show it at unit variance.
     return [process.inputs(x, t) for x, t in zip(frames, times, strict=True)]

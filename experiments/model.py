@@ -18,6 +18,7 @@ from experiments.data import Images, to_pixels
 from experiments.errors import UserError
 from experiments.recipe import Recipe, Sampler
 from jaxdiff import TrainState, averages, grids, guidance, networks, parallel, solvers, training, uncertainty
+from jaxdiff.processes import CachedDenoiser
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,9 @@ class DataInfo:
         name, checksum: which data these are.
         tokens: values that a token can have; 0 for data that are real numbers.
         tokenizer: what the tokens say; None for data that are not text.
+        features: numbers that are known of each token; 0 for none.
+        prompt_length: places at the beginning of a window for a prompt and, behind them, one for a separator; 0 where
+            a prompt may stand anywhere.
     """
 
     shape: tuple[int, ...]
@@ -38,6 +42,8 @@ class DataInfo:
     checksum: str = ""
     tokens: int = 0
     tokenizer: Any = None
+    features: int = 0
+    prompt_length: int = 0
 
     @classmethod
     def of(cls, images: Images) -> "DataInfo":
@@ -53,8 +59,10 @@ class Model:
         process = self.process
         try:
             states = len(process.pi) if hasattr(process, "pi") else info.tokens
-            make = recipe.network.make(info.shape, len(info.classes), tokens=info.tokens, states=states)
+            about = {"tokens": info.tokens, "states": states, "features": info.features}
+            make = recipe.network.make(info.shape, len(info.classes), **about)
             self.init, self.apply = networks.functional(make)
+            self._cached = networks.cached(make) if getattr(recipe.network, "block", None) else None
         except ValueError as error:
             raise UserError(f"network {type(recipe.network).__name__} does not fit the data: {error}") from error
         self.optimizer = recipe.optimizer.build(recipe.steps)
@@ -107,7 +115,7 @@ class Model:
     def draw(
         self,
         params: Any,
-        labels: np.ndarray | None,
+        cond: np.ndarray | None,
         count: int,
         *,
         sampler: Sampler,
@@ -124,7 +132,7 @@ class Model:
 
         Args:
             params: the network's, usually averaged: `model.network(state.ema)`.
-            labels: (count,), or None for unconditional samples.
+            cond: labels (count,), features (count, L, F), or None for unconditional samples.
             batch_size: samples drawn at once; several devices round it up to a multiple of their number.
             trajectory: return every time of the grid, (steps + 1, count, H, W, C), instead of the last.
             devices: local ones to share the samples; one by default.
@@ -139,17 +147,19 @@ class Model:
             batch_size += -batch_size % len(devices)
             params = parallel.replicate(params, devices)
             sample = functools.partial(parallel.pmap_sample, devices=devices)
+        chosen = self._solver(sampler)
+        times = self.times(sampler)
         chunks, nfe = [], 0
         for first in range(0, count, batch_size):
             index = np.arange(first, first + batch_size) % count  # the last batch is filled up: one compilation
             rows = lambda whole, index=index: jax.tree.map(lambda a: jnp.asarray(a[index]), whole)
-            denoise, evaluations = self._denoiser(params, rows(labels), sampler, rows(observed))
+            denoise, solver, evaluations = self._denoiser(params, rows(cond), sampler, chosen, rows(observed))
             x, info = sample(
                 jax.random.key(seed),
                 self.process,
                 denoise,
-                sampler.solver,
-                self._times(sampler),
+                solver,
+                times,
                 spec=jax.ShapeDtypeStruct((batch_size, *self.info.shape), dtype),
                 first=first,
                 trajectory=trajectory,
@@ -158,26 +168,47 @@ class Model:
             chunks.append(finish(x)[:, : count - first] if trajectory else finish(x)[: count - first])
         return np.concatenate(chunks, 1 if trajectory else 0), nfe
 
-    def _times(self, sampler: Sampler) -> jax.Array:
-        """The sampler's grid; for blocks, one after the other in each."""
-        times = sampler.times(self.process.schedule)
-        if not isinstance(sampler.solver, solvers.BlockDiffusion):
-            return times
-        length, block = self.info.shape[0], sampler.solver.block
+    def _solver(self, sampler: Sampler) -> Any:
+        """The sampler's solver; a network of blocks is sampled block after block, whatever solves one of them."""
+        block = getattr(self.recipe.network, "block", None)
+        if block is None or isinstance(sampler.solver, solvers.BlockDiffusion):
+            return sampler.solver
+        return solvers.BlockDiffusion(inner=sampler.solver, block=block)
+
+    def times(self, sampler: Sampler) -> jax.Array:
+        """The sampler's grid (steps + 1,); for blocks, its share of the steps in each, one after the other."""
+        solver = self._solver(sampler)
+        if not isinstance(solver, solvers.BlockDiffusion):
+            return sampler.times(self.process.schedule)
+        length, block = self.info.shape[0], solver.block
         if length % block:
             raise UserError(f"--solver.block must divide the {length} tokens of a window, got {block}")
-        return grids.blockwise(times, length // block)
+        count = length // block
+        if sampler.steps % count:
+            raise UserError(
+                f"--steps are those of all {count} blocks of {block} tokens together, so a multiple of {count}; "
+                f"got {sampler.steps}"
+            )
+        times = dataclasses.replace(sampler, steps=sampler.steps // count).times(self.process.schedule)
+        return grids.blockwise(times, count)
 
-    def _denoiser(self, params, labels, sampler, observed=None):
-        """The denoiser and how often one call of it evaluates the network for a sample."""
+    def _denoiser(self, params, cond, sampler, solver, observed=None):
+        """The denoiser, the solver that goes with it, and how often a call evaluates the network for a sample."""
+        if self._cached is not None:
+            if solver.block != self.recipe.network.block:
+                raise UserError(
+                    f"the network's blocks have {self.recipe.network.block} tokens, and so must those of the solver; "
+                    f"got --solver.block {solver.block}"
+                )
+            denoise = CachedDenoiser(process=self.process, params=params, functions=self._cached, observed=observed)
+            return denoise, dataclasses.replace(solver, start=denoise.empty), 1
         denoise = self.process.denoiser(jax.tree_util.Partial(self.apply, params), observed)
-        if labels is None:
-            return denoise, 1
-        cond = jnp.asarray(labels, jnp.int32)
-        if sampler.guidance_scale == 1:
-            return guidance.condition(denoise, cond), 1
+        if cond is None:
+            return denoise, solver, 1
+        if sampler.guidance_scale == 1 or not self.info.classes:
+            return guidance.condition(denoise, cond), solver, 1
         rule = guidance.scale(scale=jnp.float32(sampler.guidance_scale))
-        return guidance.classifier_free(denoise, cond, jnp.int32(len(self.info.classes)), rule), 2
+        return guidance.classifier_free(denoise, cond, jnp.int32(len(self.info.classes)), rule), solver, 2
 
 
 def _given_the_past(objective: training.Objective) -> training.Objective:

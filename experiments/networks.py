@@ -23,7 +23,9 @@ class MLP:
     dtype: Dtype = "float32"
     """Precision of the computation; parameters stay float32."""
 
-    def make(self, shape: tuple[int, ...], num_classes: int, *, tokens: int = 0, states: int = 0) -> Make:
+    def make(
+        self, shape: tuple[int, ...], num_classes: int, *, tokens: int = 0, states: int = 0, features: int = 0
+    ) -> Make:
         return _make(networks.MLP, self, _reals(shape, tokens), num_classes=num_classes)
 
 
@@ -48,7 +50,9 @@ class UNet:
     remat: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
 
-    def make(self, shape: tuple[int, ...], num_classes: int, *, tokens: int = 0, states: int = 0) -> Make:
+    def make(
+        self, shape: tuple[int, ...], num_classes: int, *, tokens: int = 0, states: int = 0, features: int = 0
+    ) -> Make:
         return _make(networks.UNet, self, _reals(shape, tokens), num_classes=num_classes)
 
 
@@ -69,7 +73,9 @@ class DiT:
     remat: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
 
-    def make(self, shape: tuple[int, ...], num_classes: int, *, tokens: int = 0, states: int = 0) -> Make:
+    def make(
+        self, shape: tuple[int, ...], num_classes: int, *, tokens: int = 0, states: int = 0, features: int = 0
+    ) -> Make:
         return _make(networks.DiT, self, _reals(shape, tokens), num_classes=num_classes)
 
 
@@ -90,13 +96,15 @@ class Transformer:
     remat: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
 
-    def make(self, shape: tuple[int, ...], num_classes: int, *, tokens: int = 0, states: int = 0) -> Make:
+    def make(
+        self, shape: tuple[int, ...], num_classes: int, *, tokens: int = 0, states: int = 0, features: int = 0
+    ) -> Make:
         if len(shape) > 2 or (len(shape) == 2 and tokens):
             raise ValueError(
                 f"it takes sequences, (L,) tokens or (L, C) numbers, got {shape}; use --network unet or dit"
             )
         alphabet = {"tokens": tokens, "states": states} if tokens else {}
-        return _make(networks.Transformer, self, shape, num_classes=num_classes, **alphabet)
+        return _make(networks.Transformer, self, shape, num_classes=num_classes, features=features, **alphabet)
 
 
 Network: TypeAlias = MLP | UNet | DiT | Transformer

@@ -34,17 +34,20 @@ _CAPTIONS = {
 
 
 def after_training(
-    out: epath.Path, model: Model, params: Any, examples: np.ndarray, rows: list[Row], summary: dict[str, Any]
+    out: epath.Path, model: Model, params: Any, examples: dict[str, np.ndarray], rows: list[Row], summary: dict[str, Any]
 ) -> None:
     """Draw the run's pictures or write its texts, and write summary.json and report.html.
 
     Args:
         params: the averaged parameters.
-        examples: a batch of real data, for the forward trajectory.
+        examples: a batch of real data: for the forward trajectory, and for what is given of it.
         rows: the logged metrics.
         summary: figures of the training.
     """
-    nfe = (_pictures if model.info.tokenizer is None else written.after_training)(out, model, params, examples)
+    if model.info.tokenizer is None:
+        nfe = _pictures(out, model, params, examples["x0"])
+    else:
+        nfe = written.after_training(out, model, params, examples)
     if rows:
         (out / "loss.png").write_bytes(pictures.loss_curve(rows))
     data = {"name": model.info.name, "checksum": model.info.checksum, "shape": list(model.info.shape)}

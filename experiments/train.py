@@ -174,7 +174,7 @@ def run(
         summary["skipped"] = log.skipped
     if out is not None:
         folder, params = out, placement.gather(model.network(state.ema))
-        examples, rows = stream.first["x0"], log.rows
+        examples, rows = stream.first, log.rows
         distributed.first_does(lambda: report.after_training(folder, model, params, examples, rows, summary))
     return Result(state, model, log.rows, summary)
 

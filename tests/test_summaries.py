@@ -52,7 +52,7 @@ def make_data(length=6):
     parts = {part: make_papers(n, n) for part, n in (("train", 60), ("validation", 10), ("test", 20))}
     features = Features.fit([p.sentences for p in parts["train"]], topics=TOPICS)
     made = {part: summaries.arrays(papers, features, length) for part, papers in parts.items()}
-    return summaries.Summaries(**made, names=features.names, checksum="", provenance=""), parts, features
+    return summaries.Summaries(**made, features=features, checksum="", provenance=""), parts, features
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,9 @@ neither TensorFlow Datasets nor Grain nor tokenizers: they are imported on first
 
 from experiments.text.bpe import BPE
 from experiments.text.corpora import Text8, TextFile, TinyShakespeare
+from experiments.text.replies import Replies
+from experiments.text.summarizing import KeptSentences, WrittenSummaries
+from experiments.text.tasks import Task
 from experiments.text.texts import Source, Texts
 from experiments.text.tokenizers import Bytes, Characters, Tokenizer, from_json
 from experiments.text.windows import Windows
@@ -18,12 +21,16 @@ __all__ = [
     "BPE",
     "Bytes",
     "Characters",
+    "KeptSentences",
+    "Replies",
     "Source",
+    "Task",
     "Text8",
     "TextFile",
     "Texts",
     "TinyShakespeare",
     "Tokenizer",
     "Windows",
+    "WrittenSummaries",
     "from_json",
 ]

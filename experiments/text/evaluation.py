@@ -28,7 +28,7 @@ from jaxdiff import guidance, likelihood
 SHOWN = (
     "bits",
     "bits_error",
-    "bits_reading_on",
+    "bits_read_on",
     "entropy",
     "distinct_1",
     "distinct_2",
@@ -106,7 +106,7 @@ def evaluate(
         gram = highest if order == highest.order else highest.lower(order)
         sets[f"{order}-gram"] = {
             "bits": gram.bits(held_out).mean() / per_token,
-            "bits_reading_on": gram.bits_per_token(texts.test) / per_token,
+            "bits_read_on": gram.bits_per_token(texts.test) / per_token,
             **judge([texts.tokenizer.decode(row) for row in gram.sample(np.random.default_rng(seed), count, length)]),
         }
         say(f"{order}-gram in {time.perf_counter() - began:.0f} s")
@@ -165,11 +165,12 @@ def bound(
     return float(means.mean()), float(means.std(ddof=1) / 2)
 
 
-def table(figures: dict[str, dict[str, Any]]) -> str:
-    """A row for each set, a column for each figure."""
-    number = lambda value: f"{'-':>10}" if value is None else f"{value:10.3f}"
+def table(result: dict[str, Any]) -> str:
+    """A row for each set of `evaluate`'s result, a column for each figure."""
+    shown, figures = result["shown"], result["sets"]
+    number = lambda value: f"{'-':>14}" if value is None else f"{value:14.3f}"
     width = max(map(len, figures)) + 2
-    lines = [" " * width + "".join(f"{name.replace('reading_on', 'read on')[:16]:>10}" for name in SHOWN)]
+    lines = [" " * width + "".join(f"{name.replace('_', ' '):>14}" for name in shown)]
     return "\n".join(
-        lines + [f"{k:{width}}" + "".join(number(row.get(n)) for n in SHOWN) for k, row in figures.items()]
+        lines + [f"{k:{width}}" + "".join(number(row.get(n)) for n in shown) for k, row in figures.items()]
     )

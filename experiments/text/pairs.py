@@ -54,6 +54,18 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.x0)
 
+    def window(self, prompt: str) -> dict[str, np.ndarray]:
+        """One window, (1, L), with this prompt and nothing else known. Raises `UserError` for one that is too long."""
+        tokens = self.tokenizer.encode(prompt)
+        if len(tokens) > self.prompt_length:
+            raise UserError(
+                f"the prompt takes {len(tokens)} tokens and the run has places for {self.prompt_length}; shorten it"
+            )
+        x0 = np.full((1, self.x0.shape[1]), self.end, np.int32)
+        x0[0, self.prompt_length] = self.separator
+        x0[0, self.prompt_length - len(tokens) : self.prompt_length] = tokens
+        return {"x0": x0, "observed": np.arange(x0.shape[1])[None] <= self.prompt_length}
+
     def take(self, examples: np.ndarray, epochs: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         """`x0` and `observed`, (b, L), of the examples (b,)."""
         return {"x0": self.x0[examples], "observed": self.observed[examples]}

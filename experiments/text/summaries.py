@@ -5,6 +5,7 @@ equals. A model of labels given features of sentences is a model of summaries. F
 `experiments.text.rouge` (words of a-z and 0-9, no stemming), the best and the mean over an abstract's references.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -59,14 +60,14 @@ class Summaries:
 
     Args:
         train, validation, test: abstracts.
-        names: of the F features.
+        features: of sentences, fitted to the training part; `features.names` are F.
         checksum, provenance: of the papers.
     """
 
     train: Abstracts
     validation: Abstracts
     test: Abstracts
-    names: tuple[str, ...]
+    features: Features
     checksum: str
     provenance: str
 
@@ -88,7 +89,7 @@ def load(source: SciTldr, *, length: int = 28, topics: int = 16, progress: Progr
     papers = source.load(progress)
     features = Features.fit([p.sentences for p in papers.train], topics=topics)
     parts = {part: arrays(getattr(papers, part), features, length) for part in ("train", "validation", "test")}
-    return Summaries(**parts, names=features.names, checksum=papers.checksum, provenance=papers.provenance)
+    return Summaries(**parts, features=features, checksum=papers.checksum, provenance=papers.provenance)
 
 
 def arrays(papers: Sequence[Paper], features: Features, length: int) -> Abstracts:
@@ -113,6 +114,18 @@ def arrays(papers: Sequence[Paper], features: Features, length: int) -> Abstract
         references=tuple(p.references for p in papers),
         cut=sum(len(p.sentences) > length for p in papers),
     )
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text: they end in . ! or ? before white space and a capital, a digit or a quotation mark."""
+    return [s for s in re.split(r"(?<=[.!?])\s+(?=[A-Z0-9\"“])", " ".join(text.split())) if s]
+
+
+def row(sentences: Sequence[str], features: Features, length: int) -> dict[str, np.ndarray]:
+    """One abstract without labels as `Abstracts.take` gives it, (1, length); n of at most `length` sentences."""
+    n, cond = len(sentences), np.zeros((1, length, len(features.names)), np.float32)
+    cond[0, :n] = features([sentences])[0]
+    return {"x0": np.zeros((1, length), np.int32), "observed": np.arange(length)[None] >= n, "cond": cond}
 
 
 def rouge_1(sentences: Sequence[str], references: Sequence[str]) -> np.ndarray:
@@ -168,9 +181,9 @@ def from_scores(sentences: Sequence[str], scores: np.ndarray, *, count: int = 1)
     return " ".join(sentences[int(i)] for i in best)
 
 
-def evaluate(summaries: Sequence[str], part: Abstracts) -> dict[str, float]:
-    """ROUGE-1, -2 and -L F in [0, 1] of one summary an abstract of `part`: `rouge_1_max`, `rouge_1_mean`, ..."""
-    return rouge(summaries, part.references)
+def evaluate(summaries: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+    """ROUGE-1, -2 and -L F in [0, 1] of summaries against their references: `rouge_1_max`, `rouge_1_mean`, ..."""
+    return rouge(summaries, references)
 
 
 def baselines(data: Summaries) -> dict[str, dict[str, float]]:
@@ -188,7 +201,7 @@ def baselines(data: Summaries) -> dict[str, dict[str, float]]:
         "trees": trees(data.train, test),
         "oracle": test.x0.argmax(axis=1),
     }
-    return {name: evaluate(pick(test, chosen[name]), test) for name in chosen}
+    return {name: evaluate(pick(test, chosen[name]), test.references) for name in chosen}
 
 
 def pick(part: Abstracts, chosen: np.ndarray) -> list[str]:

@@ -17,13 +17,14 @@ def check_inputs(
     num_classes: int,
     two_times: bool,
     states: int = 0,
+    features: int = 0,
     clocks: bool = False,
     clean: bool = False,
 ) -> None:
     """Raise a ValueError unless x is (B, *shape), t and s are () or (B,), cond and key are (B,) and expected.
 
     With `states` x is integer tokens, else floating; with `clocks` t may have one time for each place of the first
-    axis of `shape`; with `clean` cond is another x.
+    axis of `shape`; with `clean` cond is another x, with `features` so many numbers for each place.
     """
     if not _is_data(x, shape, states):
         raise ValueError(
@@ -41,6 +42,12 @@ def check_inputs(
             raise ValueError(
                 f"cond must be the clean sequences, {_kind(states)} with shape ({size}, {_list(shape)}), got "
                 f"{jnp.result_type(cond)}{list(jnp.shape(cond))}; pass x0, or None if x is clean before its noisy block"
+            )
+    elif cond is not None and features:
+        if not jnp.issubdtype(jnp.result_type(cond), jnp.floating) or jnp.shape(cond) != (size, shape[0], features):
+            raise ValueError(
+                f"cond must be floating features of shape ({size}, {shape[0]}, {features}), got "
+                f"{jnp.result_type(cond)}{list(jnp.shape(cond))}; pass what is known of each place, or None for zeros"
             )
     elif cond is not None:
         if not num_classes:

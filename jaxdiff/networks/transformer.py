@@ -35,6 +35,7 @@ class Transformer(nnx.Module):
         heads: attention heads.
         mlp_ratio: hidden units of a block's MLP, in units of `width`.
         num_classes: labels 0 ... num_classes - 1; label num_classes is the null label. 0: unconditional.
+        features: numbers that are known of each place, such as those of the sentence that a label belongs to. 0: none.
         time: tell the network the time. Without time and classes the blocks are plain, with learned scales of norms.
         block: places in a block, a divisor of L: a place sees its own block and earlier ones. 1 is autoregressive.
             None: all see all. `cached` makes the functions with a cache of keys and values.
@@ -46,7 +47,7 @@ class Transformer(nnx.Module):
 
     Raises:
         ValueError: a shape without its kind of data, fewer states than tokens, sizes that `heads` or `block` do not
-            divide, classes together with `block`, a dropout probability outside [0, 1).
+            divide, more than one of classes, features and `block`, a dropout probability outside [0, 1).
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Transformer(nnx.Module):
         heads: int = 6,
         mlp_ratio: float | int = 4,
         num_classes: int = 0,
+        features: int = 0,
         time: bool = True,
         block: int | None = None,
         dropout: float | int = 0.0,
@@ -80,21 +82,22 @@ class Transformer(nnx.Module):
             raise ValueError(
                 f"block must divide the {shape[0]} places of a sequence, got {block}; pad or choose a divisor"
             )
-        if block is not None and num_classes:
+        if (block is not None) + (num_classes > 0) + (features > 0) > 1:
             raise ValueError(
-                f"with block, cond is the clean sequence, so there is no place for {num_classes} classes; "
-                "use num_classes=0, or block=None"
+                f"cond is one of the clean sequence (with block), labels and features, got block={block}, "
+                f"num_classes={num_classes} and features={features}; choose one"
             )
-        self.shape, self.block, self.num_classes = tuple(shape), block, num_classes
+        self.shape, self.block, self.num_classes, self.features = tuple(shape), block, num_classes, features
         self.states = 0 if tokens is None else states or tokens + 1
         self.heads, self.head_dim, self.remat, self.dtype = heads, width // heads, remat, jnp.dtype(dtype)
         steered = time or num_classes > 0
-        about = {"features": 256, "width": width, "num_classes": num_classes, "time": time}
-        self.embedding = Embedding(**about, rngs=rngs) if steered else None
+        options = {"features": 256, "width": width, "num_classes": num_classes, "time": time}
+        self.embedding = Embedding(**options, rngs=rngs) if steered else None
         if tokens is None:
             self.stem = Linear(shape[1], width, dtype=dtype, rngs=rngs)
         else:
             self.stem = TokenEmbedding(self.states, width, dtype=dtype, rngs=rngs)
+        self.about = Linear(features, width, dtype=dtype, rngs=rngs) if features else None
         options = {"hidden": int(mlp_ratio * width), "qk_norm": qk_norm, "steered": steered, "rate": dropout}
         self.blocks = nnx.List(
             [Block(width, heads, **options, site=2 * i, dtype=dtype, rngs=rngs) for i in range(depth)]
@@ -120,6 +123,7 @@ class Transformer(nnx.Module):
             t: time in [0, 1], 0 = data. Shape () or (B,), or a clock for each place: (B, L), (1, L), (B, 1) or (1, 1);
                 0 where a place is known. Ignored with `time=False`.
             cond: with classes, labels (B,) in [0, num_classes], None the null label, a label outside gives NaN.
+                With features, floating (B, L, features), None zeros.
                 With `block`, the clean sequences, as x: then each block of x is noisy and is given the clean blocks
                 before it; None: x itself is clean, with t = 0, before the block whose output is wanted.
             s: refused, the network has one time.
@@ -142,6 +146,8 @@ class Transformer(nnx.Module):
             mask = block_causal(places, places, self.block)
         embedding = None if self.embedding is None else self.embedding(t, labels)
         h, angles = self.stem(x), rotary_1d(places, self.head_dim)
+        if self.about is not None:
+            h = h + self.about(jnp.zeros((*x.shape[:2], self.features)) if cond is None else jnp.asarray(cond))
         for block in self.blocks:
             h = (jax.checkpoint(block) if self.remat else block)(h, embedding, key, angles, mask)
         if clean is not None:
@@ -195,8 +201,20 @@ class Transformer(nnx.Module):
         return self.out(modulate(h, scale, shift)).astype(jnp.float32)
 
     def _check(self, x: Shaped[Array, "..."], t: Time, cond: Condition, s: Time | None, key, shape: tuple[int, ...]):
-        contract = {"shape": shape, "num_classes": self.num_classes, "two_times": False, "states": self.states}
-        check_inputs(x, t, cond, s, key, **contract, clocks=True, clean=self.block is not None)
+        check_inputs(
+            x,
+            t,
+            cond,
+            s,
+            key,
+            shape=shape,
+            num_classes=self.num_classes,
+            two_times=False,
+            states=self.states,
+            features=self.features,
+            clocks=True,
+            clean=self.block is not None,
+        )
 
 
 def _with_zeros(t: Time) -> Float[Array, "b g"]:
