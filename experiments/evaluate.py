@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     options: dict[str, Any] = vars(arguments) | {"devices": choose_devices(arguments.devices)}
     recipe, info = read_config(epath.Path(arguments.run))
     if info.tokenizer is None:
-        leave_out, judge, draw = {"windows", "draws"}, evaluate, lambda result: table(result["sets"])
+        leave_out, judge, draw = {"windows", "draws"}, evaluate, table
     else:
         say = lambda line: print(line, file=sys.stderr)
         given = isinstance(recipe.data, Given)

@@ -4,6 +4,7 @@ The set has as many samples as there are training examples, in their class propo
 is compared. Needs neither the command line nor a data library: pictures come in as `Images`.
 """
 
+import math
 import os
 import sys
 import time
@@ -15,12 +16,14 @@ import jax
 import numpy as np
 from etils import epath
 
-from experiments import pictures, report, run_directory
+from experiments import pictures, pixel_models, report, run_directory
+from experiments.bounds import bound
 from experiments.data import Images
+from experiments.data.levels import from_levels, to_levels
 from experiments.errors import UserError
 from experiments.hardware import describe_devices, versions
 from experiments.judge import Judge, train_judge
-from experiments.model import load
+from experiments.model import Model, load
 from experiments.recipe import Sampler
 from experiments.scores import compare, gaussian_baseline, proportional_labels
 
@@ -35,6 +38,7 @@ SHOWN = (
     "memorisation_ratio",
 )
 BASELINE = "Gaussian per class"
+_BOUNDED, _DRAWS = 1_000, 32  # pictures for the likelihood, and noisy copies of each
 
 
 def evaluate(
@@ -80,6 +84,8 @@ def evaluate(
         raise UserError(f"--samples must be at most the {len(images.train)} training examples, got {count}")
     train, train_labels = _arrays(images.train)
     test, test_labels = _arrays(images.test)
+    if levels := model.recipe.levels:
+        train, test = (from_levels(to_levels(split, levels), levels) for split in (train, test))
     labels = None if train_labels is None else proportional_labels(train_labels, count)
 
     began = time.perf_counter()
@@ -117,6 +123,9 @@ def evaluate(
         "shown": list(SHOWN),
         "sets": figures,
     }
+    if levels:
+        rows = [to_levels(split, levels) for split in (train, test)]
+        result["likelihood"] = _likelihood(model, params, *rows, test_labels, seed)
     run_directory.write_json(run / "evaluation.json", result)
     first = (
         np.arange(min(count, 64))
@@ -128,13 +137,32 @@ def evaluate(
     return result
 
 
-def table(figures: dict[str, dict[str, Any]]) -> str:
-    """The shown figures, a column for each set."""
+def table(result: dict[str, Any]) -> str:
+    """The shown figures of `evaluate`'s result, a column for each set; below them the likelihood of tokens."""
+    figures = result["sets"]
     number = lambda value: "-" if value is None else f"{value:.3f}"
     width = max(len(name) for name in figures) + 2
     lines = [" " * 20 + "".join(f"{name:>{width}}" for name in figures)]
     lines += [f"{key:20}" + "".join(f"{number(row[key]):>{width}}" for row in figures.values()) for key in SHOWN]
+    sets = {name: row for name, row in result.get("likelihood", {}).items() if isinstance(row, dict)}
+    for name, row in sets.items():
+        error = f" +- {row['nats_error']:.2f}" if "nats_error" in row else ""
+        lines.append(f"nats a test picture, {name}: {row['nats']:.2f}{error}")
     return "\n".join(lines)
+
+
+def _likelihood(
+    model: Model, params: Any, train: np.ndarray, test: np.ndarray, labels: np.ndarray | None, seed: int
+) -> dict[str, Any]:
+    """Nats a picture of the test split: the model's bound given the class, and exact figures of counting."""
+    chosen = np.linspace(0, len(test) - 1, min(len(test), _BOUNDED)).round().astype(int)
+    rows, size = test[chosen], math.prod(test.shape[1:])
+    began = time.perf_counter()
+    nats, error = bound(model, params, rows, None if labels is None else labels[chosen], draws=_DRAWS, seed=seed)
+    _say(f"bound of {len(rows)} pictures in {time.perf_counter() - began:.0f} s")
+    counted = {"each pixel alone": pixel_models.independent, "earlier neighbours": pixel_models.neighbours}
+    found = {name: {"nats": size * count(train, rows, model.info.tokens)} for name, count in counted.items()}
+    return {"pictures": len(rows), "draws": _DRAWS, "model": {"nats": size * nats, "nats_error": size * error}, **found}
 
 
 def _judge(images: Images, train: np.ndarray, labels: np.ndarray | None, seed: int) -> Judge:

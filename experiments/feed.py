@@ -1,11 +1,12 @@
 """What a run is fed: the description of its data, and its training examples for `experiments.data.batches`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from experiments.data import Images
+from experiments.data.levels import LevelPictures
 from experiments.model import DataInfo
 from experiments.recipe import Recipe
 from experiments.text import Task, Texts, Windows
@@ -29,7 +30,10 @@ class BitWindows:
 def feed(recipe: Recipe, data: Images | Texts | Task) -> tuple[DataInfo, Any]:
     """`(info, examples)` of loaded data: a split of pictures, the windows of a text, or a task's training part."""
     if isinstance(data, Images):
-        return DataInfo.of(data), data.train
+        info = DataInfo.of(data)
+        if not recipe.levels:
+            return info, data.train
+        return replace(info, tokens=recipe.levels), LevelPictures(split=data.train, count=recipe.levels)
     if isinstance(data, Task):
         info = DataInfo(
             shape=(data.length,),

@@ -15,6 +15,7 @@ from etils import epath
 import jaxdiff
 from experiments import config
 from experiments.data import Images, to_pixels
+from experiments.data.levels import from_levels
 from experiments.errors import UserError
 from experiments.recipe import Recipe, Sampler
 from jaxdiff import TrainState, averages, grids, guidance, networks, parallel, solvers, training, uncertainty
@@ -112,6 +113,10 @@ class Model:
         """The network's own part of the state's parameters or of their average."""
         return params["network"] if self.recipe.learned_weighting else params
 
+    def pixels(self, x: Any) -> np.ndarray:
+        """Pictures as the process has them, real numbers or levels, as uint8."""
+        return from_levels(x, self.info.tokens) if self.info.tokens else to_pixels(x)
+
     def draw(
         self,
         params: Any,
@@ -141,7 +146,7 @@ class Model:
         """
         batch_size = min(batch_size, count)
         sample = functools.partial(self._sample, record=record) if record else self._sample
-        finish = to_pixels if self.info.tokenizer is None and not self.info.tokens else np.asarray
+        finish = np.asarray if self.info.tokenizer is not None else self.pixels
         dtype = jnp.int32 if self.info.tokens else jnp.float32
         if devices is not None and len(devices) > 1:
             batch_size += -batch_size % len(devices)
@@ -232,7 +237,7 @@ def _process(recipe: Recipe, info: DataInfo) -> Any:
     if not info.tokens:
         raise UserError(
             f"{info.name or 'the data'} are real numbers, and process {type(recipe.process).__name__} takes tokens; "
-            "use a recipe of text"
+            "use a recipe of text, or --levels for pictures"
         )
     try:
         return recipe.process.make(info.tokens)

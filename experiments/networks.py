@@ -53,7 +53,7 @@ class UNet:
     def make(
         self, shape: tuple[int, ...], num_classes: int, *, tokens: int = 0, states: int = 0, features: int = 0
     ) -> Make:
-        return _make(networks.UNet, self, _reals(shape, tokens), num_classes=num_classes)
+        return _pictures(networks.UNet, self, shape, num_classes, tokens, states)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class DiT:
     def make(
         self, shape: tuple[int, ...], num_classes: int, *, tokens: int = 0, states: int = 0, features: int = 0
     ) -> Make:
-        return _make(networks.DiT, self, _reals(shape, tokens), num_classes=num_classes)
+        return _pictures(networks.DiT, self, shape, num_classes, tokens, states)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +114,21 @@ def _make(module: Callable[..., nnx.Module], spec: Any, shape: tuple[int, ...], 
     options = {field.name: getattr(spec, field.name) for field in fields(spec)} | data
     options["dtype"] = jnp.dtype(options["dtype"])
     return lambda rngs: module(shape, rngs=rngs, **options)
+
+
+def _pictures(
+    module: Callable[..., nnx.Module], spec: Any, shape: tuple[int, ...], num_classes: int, tokens: int, states: int
+) -> Make:
+    """Of real channels, or of tokens one-hot."""
+    if not tokens:
+        return _make(module, spec, shape, num_classes=num_classes)
+    if len(shape) != 3:
+        raise ValueError(f"it takes pictures, not sequences {shape} of tokens; use --network transformer")
+
+    def inner(shape: tuple[int, ...], *, rngs: nnx.Rngs, **more: Any) -> nnx.Module:
+        return _make(module, spec, shape, num_classes=num_classes, **more)(rngs)
+
+    return lambda rngs: networks.OneHot(inner, shape, tokens=tokens, states=states, rngs=rngs)
 
 
 def _reals(shape: tuple[int, ...], tokens: int) -> tuple[int, ...]:

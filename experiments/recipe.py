@@ -111,6 +111,8 @@ class Recipe:
     """Relative lengths of averages to keep snapshots of; two, 0.05 0.10, give any other later (sample --sigma-rel)."""
     cond_dropout: float = 0.1
     """Share of training examples that lose their class, which guidance needs."""
+    levels: int = 0
+    """Levels of grey that pictures are rounded to, for processes of tokens; 0: pictures are real numbers."""
     flip: bool = False
     """Mirror training pictures at random."""
     sampler: Sampler = Sampler()
@@ -158,6 +160,10 @@ class Recipe:
                 )
         for length in self.averages:
             averages.power.of_width(length)  # raises for a length that no power function has
+        if self.levels and not 2 <= self.levels <= 256:
+            raise ValueError(f"--levels must be 0 or in 2..256, got {self.levels}")
+        if self.levels and (self.flip or not isinstance(self.data, Pictures)):
+            raise ValueError("--levels are those of pictures, and without --flip; leave one of them out")
         if self.seed < 0:
             raise ValueError(f"--seed must not be negative, got {self.seed}")
         for flag, value in {"--ema": self.ema, "--cond-dropout": self.cond_dropout}.items():

@@ -11,7 +11,6 @@ from etils import epath
 
 import jaxdiff
 from experiments import pictures
-from experiments.data import to_pixels
 from experiments.forward import forward
 from experiments.hardware import versions
 from experiments.logging import Row, read_rows
@@ -34,7 +33,12 @@ _CAPTIONS = {
 
 
 def after_training(
-    out: epath.Path, model: Model, params: Any, examples: dict[str, np.ndarray], rows: list[Row], summary: dict[str, Any]
+    out: epath.Path,
+    model: Model,
+    params: Any,
+    examples: dict[str, np.ndarray],
+    rows: list[Row],
+    summary: dict[str, Any],
 ) -> None:
     """Draw the run's pictures or write its texts, and write summary.json and report.html.
 
@@ -74,7 +78,7 @@ def _pictures(out: epath.Path, model: Model, params: Any, examples: np.ndarray) 
     path, _ = model.draw(params, few, _STRIP, sampler=sampler, trajectory=True)
     (out / "trajectory.png").write_bytes(pictures.strip(path))
     frames = forward(model, examples[:_STRIP])
-    (out / "forward.png").write_bytes(pictures.strip(np.stack([to_pixels(x) for x in frames])))
+    (out / "forward.png").write_bytes(pictures.strip(np.stack([model.pixels(x) for x in frames])))
     return nfe
 
 

@@ -17,6 +17,7 @@ from experiments.text import Bytes, Characters, dialogue, retrieval, summaries
 from experiments.text.chatterbot import ChatterBot
 from experiments.text.dialogue import Act, Exchange, SchemaGuided, holds, prompt, slot_error, split
 from experiments.text.pairs import pairs
+from experiments.text.scitldr import Paper
 
 RAW = Path(os.environ.get("JAXDIFF_RAW_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -198,17 +199,11 @@ class TestPairs:
         assert batch["observed"].shape == (4, 12)
 
     def test_abstracts_and_their_first_reference(self):
-        zeros = np.zeros((2, 3))
-        part = summaries.Abstracts(
-            x0=zeros.astype(np.int32),
-            features=zeros[..., None].astype(np.float32),
-            observed=zeros > 0,
-            scores=zeros.astype(np.float32),
-            sentences=(("A b.", "C."), ("D.",)),
-            references=(("t", "u"), ("v",)),
-            cut=0,
+        paper = lambda *sentences, references: Paper(
+            name="", title="", sentences=sentences, references=references, extractive=0
         )
-        made = summaries.abstractive(part, Bytes(), abstract_length=6, summary_length=2)
+        papers = [paper("A b.", "C.", references=("t", "u")), paper("D.", references=("v",))]
+        made = summaries.abstractive(papers, Bytes(), abstract_length=6, summary_length=2)
         assert bytes(made.x0[0, :6].tolist()) == b"A b. C" and made.cut_prompts == 1
         assert made.targets(made.x0) == ["t", "v"]
 

@@ -55,7 +55,7 @@ def test_what_a_prompt_says_stays(finished, solver, capsys):
 
 
 def test_blocks_complete_a_prompt(finished, capsys):
-    sample.main([str(finished), "--prompt", "the", "--count", "2", "--solver", "blockdiffusion", "--steps", "2"])
+    sample.main([str(finished), "--prompt", "the", "--count", "2", "--solver", "blockdiffusion", "--steps", "16"])
     assert all(t.startswith("the") and len(t) == 16 for t in capsys.readouterr().out.rstrip("\n").split("\n\n---\n\n"))
 
 

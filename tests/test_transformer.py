@@ -314,6 +314,19 @@ def test_block_diffusion_samples_the_same_tokens_with_and_without_the_cache():
     assert (x < K).all() and len(np.unique(x)) > 1
 
 
+def test_features_steer_every_place_and_zeros_are_none():
+    options = {"tokens": K, "time": False, "features": 3}
+    apply, params = build(**options)[2], perturbed(**options)
+    call = jit(lambda features: apply(params, masked(), 0.5, features))
+    about = jax.random.normal(jax.random.key(3), (B, L, 3))
+    one = call(about)
+    np.testing.assert_array_equal(call(jnp.zeros((B, L, 3))), apply(params, masked(), 0.5))
+    other = call(about.at[:, 2].add(1.0))
+    assert (abs(other - one).max(-1) > 1e-6).all()  # attention carries what is known of one place to all
+    with pytest.raises(ValueError, match=r"floating features of shape \(\d, 8, 3\)"):
+        call(about[..., :2])
+
+
 def test_refusals_name_what_was_needed():
     make = lambda shape=(L,), **options: functional(
         lambda rngs: Transformer(shape, **(dict[str, Any](width=16, depth=1, heads=2) | options), rngs=rngs)
@@ -326,7 +339,8 @@ def test_refusals_name_what_was_needed():
         ("leave it out", (L,), {"tokens": K, "out_channels": 3}),
         ("times an even number", (L,), {"tokens": K, "heads": 16}),
         ("divide the 8 places", (L,), {"tokens": K, "block": 3}),
-        ("no place for 2 classes", (L,), {"tokens": K, "block": 2, "num_classes": 2}),
+        ("cond is one of", (L,), {"tokens": K, "block": 2, "num_classes": 2}),
+        ("cond is one of", (L,), {"tokens": K, "features": 3, "num_classes": 2}),
         (r"probability in \[0, 1\)", (L,), {"tokens": K, "dropout": 1.0}),
     ]:
         with pytest.raises(ValueError, match=message):

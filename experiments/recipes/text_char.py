@@ -15,10 +15,11 @@ from jaxdiff import grids, solvers
 def recipe() -> Recipe:
     return Recipe(
         data=TinyShakespeare(length=128),
-        network=Transformer(width=192, depth=5, heads=3, time=False),
+        network=Transformer(width=128, depth=4, heads=2, time=False),
         process=Masked(),
-        optimizer=Optimizer(learning_rate=2e-3, warmup=200, weight_decay=0.01),
-        batch_size=64,
-        steps=3000,
+        optimizer=Optimizer(name="muon", learning_rate=1e-2, warmup=50),
+        batch_size=32,
+        steps=1700,
+        ema=0.99,
         sampler=Sampler(solver=solvers.Ancestral(), grid=grids.uniform, steps=128),
     )

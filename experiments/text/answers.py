@@ -1,4 +1,4 @@
-"""How a run on texts that are given in part is judged: what it finds for the test part, beside rules without a model."""
+"""How a run on texts that are given in part is judged: its answers to the test part, beside rules without a model."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -123,9 +123,12 @@ def _examples(task: Task, texts: Sequence[str], rows: np.ndarray) -> str:
     order = np.argsort(-scores, kind="stable")
     middle = max(0, len(order) // 2 - _EXAMPLES // 2)
     groups = {"best": order[:_EXAMPLES], "middling": order[middle:][:_EXAMPLES], "worst": order[-_EXAMPLES:]}
-    return "\n\n".join(
-        f"== {name}, {figure} {scores[i]:.3f}\ngiven:  {task.given[rows[i]]}\nwanted: {task.wanted[rows[i]]}\n"
-        f"found:  {texts[i]}"
-        for name, group in groups.items()
-        for i in group
-    ) + "\n"
+    return (
+        "\n\n".join(
+            f"== {name}, {figure} {scores[i]:.3f}\ngiven:  {task.given[rows[i]]}\nwanted: {task.wanted[rows[i]]}\n"
+            f"found:  {texts[i]}"
+            for name, group in groups.items()
+            for i in group
+        )
+        + "\n"
+    )

@@ -10,20 +10,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
 from experiments import report, run_directory
+from experiments.bounds import bound
 from experiments.errors import UserError
 from experiments.hardware import describe_devices, versions
-from experiments.model import Model, load
+from experiments.model import load
 from experiments.recipe import Sampler
 from experiments.text import metrics
 from experiments.text.ngrams import NGrams
 from experiments.text.show import shown
 from experiments.text.windows import spread
-from jaxdiff import guidance, likelihood
 
 SHOWN = (
     "bits",
@@ -136,33 +135,6 @@ def evaluate(
     (run / "evaluation.txt").write_text("\n\n---\n\n".join(write(drawn[:16])) + "\n")
     report.write(run)
     return result
-
-
-def bound(
-    model: Model, params: Any, rows: np.ndarray, *, draws: int, seed: int, batch: int = 64
-) -> tuple[float, float]:
-    """The mean bound on -log p of a token, in nats, and its standard error over the noise; `rows` are tokens (N, L).
-
-    A model of blocks is given what precedes each block, so this is its bound on the whole window.
-    """
-    blocks = getattr(model.recipe.network, "block", None)
-
-    @jax.jit
-    def nats(key, params, x0, first):
-        denoise = model.process.denoiser(jax.tree_util.Partial(model.apply, params))
-        if blocks:
-            denoise = guidance.condition(denoise, x0)
-        return -likelihood.elbo(key, model.process, denoise, x0, draws=draws // 4, first=first)
-
-    total = np.zeros(4)
-    for first in range(0, len(rows), batch):
-        index = np.arange(first, first + batch) % len(rows)
-        used = min(batch, len(rows) - first)
-        for i in range(4):  # four independent estimates tell the error of their mean
-            values = nats(jax.random.key(4 * seed + i), params, jnp.asarray(rows[index]), first)
-            total[i] += np.asarray(values[:used], np.float64).sum()
-    means = total / rows.size
-    return float(means.mean()), float(means.std(ddof=1) / 2)
 
 
 def table(result: dict[str, Any]) -> str:

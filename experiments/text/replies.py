@@ -11,7 +11,7 @@ from experiments.errors import UserError
 from experiments.text import retrieval, slots
 from experiments.text.bpe import BPE
 from experiments.text.chatterbot import ChatterBot
-from experiments.text.dialogue import Exchange, SchemaGuided, prompt
+from experiments.text.dialogue import SchemaGuided, prompt
 from experiments.text.pairs import pairs
 from experiments.text.tasks import Paired, Question, Task
 
@@ -51,7 +51,9 @@ class Replies:
         lengths = {"prompt_length": self.prompt_length, "target_length": self.reply_length}
         windows = {part: pairs(asked[part], said[part], tokenizer, **lengths, keep="end") for part in made}
         cut = windows["test"].cut_prompts, windows["test"].cut_targets
-        progress(f"{dialogues.name}: of {len(dialogues.test)} test windows {cut[0]} prompts and {cut[1]} replies are cut")
+        progress(
+            f"{dialogues.name}: of {len(dialogues.test)} test windows {cut[0]} prompts and {cut[1]} replies are cut"
+        )
         values = [v for _, v in made["test"]]
         chosen = lambda rows: [dialogues.test[int(i)] for i in rows]
 

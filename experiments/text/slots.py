@@ -1,6 +1,6 @@
 """Values of a dialogue as numbered blanks: a reply says where a name stands, and the name is put in afterwards.
 
-"I found Sino in Oakland" becomes "I found \u2460 in \u2461" (delexicalisation, arXiv 1508.01745, sec. 2.1). A model of few
+"I found Sino in Oakland" becomes "I found \u2460 in \u2461" (delexicalisation, arXiv 1508.01745). A model of few
 dialogues need not learn to spell names that it never saw.
 """
 

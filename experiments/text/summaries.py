@@ -229,15 +229,14 @@ def trees(train: Abstracts, test: Abstracts) -> np.ndarray:
     return expected.argmax(axis=1)
 
 
-def abstractive(part: Abstracts, tokenizer: Tokenizer, *, abstract_length: int, summary_length: int) -> Pairs:
+def abstractive(papers: Sequence[Paper], tokenizer: Tokenizer, *, abstract_length: int, summary_length: int) -> Pairs:
     """Windows of an abstract and its first reference, to write summaries rather than to choose sentences.
 
-    An abstract that is too long keeps its beginning; how many were cut stands in `cut_prompts` and `cut_targets`, and
-    `part.cut` counts those that had lost sentences before.
+    An abstract that is too long keeps its beginning; how many were cut stands in `cut_prompts` and `cut_targets`.
     """
     return pairs(
-        [" ".join(sentences) for sentences in part.sentences],
-        [texts[0] for texts in part.references],
+        [" ".join(paper.sentences) for paper in papers],
+        [paper.references[0] for paper in papers],
         tokenizer,
         prompt_length=abstract_length,
         target_length=summary_length,

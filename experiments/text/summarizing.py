@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -9,8 +10,8 @@ from experiments.data.images import Progress, silent
 from experiments.errors import UserError
 from experiments.text import summaries
 from experiments.text.bpe import BPE
-from experiments.text.scitldr import SciTldr
-from experiments.text.summaries import Abstracts, Summaries
+from experiments.text.scitldr import Papers, SciTldr
+from experiments.text.summaries import Summaries
 from experiments.text.tasks import Figures, Marks, Paired, Question, Task
 
 SHOWN = ("rouge_1_max", "rouge_1_mean", "rouge_2_max", "rouge_l_max")
@@ -51,7 +52,7 @@ class KeptSentences:
 
         return Task(
             name="scitldr-kept",
-            **_about(data),
+            **_about(data, data.test.sentences, data.test.references),
             train=data.train,
             validation=data.validation,
             test=data.test,
@@ -82,13 +83,16 @@ class WrittenSummaries:
 
     def load(self, progress: Progress = silent) -> Task:
         """Raises `UserError` if the files cannot be had."""
-        data = summaries.load(SciTldr(raw_dir=self.raw_dir, data_dir=self.data_dir), progress=progress)
-        tokenizer = BPE.learn("\n".join(_said(data.train)), self.vocabulary)
+        source = SciTldr(raw_dir=self.raw_dir, data_dir=self.data_dir)
+        data = source.load(progress)
+        said = [text for p in data.train for text in (" ".join(p.sentences), p.references[0])]
+        tokenizer = BPE.learn("\n".join(said), self.vocabulary)
         lengths = {"abstract_length": self.abstract_length, "summary_length": self.summary_length}
         parts = {"train": data.train, "validation": data.validation, "test": data.test}
         windows = {name: summaries.abstractive(part, tokenizer, **lengths) for name, part in parts.items()}
         cut = windows["test"].cut_prompts, windows["test"].cut_targets
         progress(f"scitldr: of {len(data.test)} test windows {cut[0]} abstracts and {cut[1]} summaries are cut")
+
         def ask(text: str) -> Question:
             return Question(
                 row=windows["test"].window(text), answer=lambda tokens: windows["test"].targets(tokens[:1])[0]
@@ -96,32 +100,30 @@ class WrittenSummaries:
 
         return Task(
             name="scitldr-written",
-            **_about(data),
+            **_about(data, [p.sentences for p in data.test], [p.references for p in data.test]),
             **windows,
             tokenizer=Paired(text=tokenizer),
             length=self.abstract_length + 1 + self.summary_length,
             prompt_length=self.abstract_length,
             read=lambda tokens, rows: windows["test"].targets(tokens[0]),
-            baselines=lambda: summaries.baselines(data),
+            baselines=lambda: summaries.baselines(summaries.load(source, topics=1)),  # they look at no topic
             ask=ask,
         )
 
 
-def _about(data: Summaries) -> dict:
+def _about(
+    data: Summaries | Papers, sentences: Sequence[Sequence[str]], references: Sequence[Sequence[str]]
+) -> dict[str, Any]:
     """What both tasks say of the test part and how they are judged."""
 
     def judge(texts: Sequence[str], rows: np.ndarray) -> Figures:
-        return summaries.evaluate(texts, [data.test.references[int(i)] for i in rows])
+        return summaries.evaluate(texts, [references[int(i)] for i in rows])
 
     return {
         "checksum": data.checksum,
         "provenance": data.provenance,
-        "given": [" ".join(sentences) for sentences in data.test.sentences],
-        "wanted": [references[0] for references in data.test.references],
+        "given": list(map(" ".join, sentences)),
+        "wanted": [texts[0] for texts in references],
         "judge": judge,
         "shown": SHOWN,
     }
-
-
-def _said(part: Abstracts) -> list[str]:
-    return [" ".join(sentences) for sentences in part.sentences] + [texts[0] for texts in part.references]

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from experiments.data.images import Progress, silent
 from experiments.errors import UserError
 from experiments.text.tokenizers import checked
 

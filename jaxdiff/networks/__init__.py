@@ -6,6 +6,7 @@ Every module is called as `module(x, t, cond=None, *, s=None, key=None)` and giv
 from jaxdiff.networks.cache import cached as cached
 from jaxdiff.networks.dit import DiT as DiT
 from jaxdiff.networks.functional import functional as functional
+from jaxdiff.networks.levels import OneHot as OneHot
 from jaxdiff.networks.mlp import MLP as MLP
 from jaxdiff.networks.transformer import Transformer as Transformer
 from jaxdiff.networks.unet import UNet as UNet
