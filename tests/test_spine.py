@@ -57,8 +57,14 @@ def test_one_scan_over_the_grid_of_a_sampler():
     methods = [(file, n) for file, n in NODES if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
     stepping = {file for file, n in methods if n.func.attr == "step" and not file.startswith("jaxdiff/solvers/")}
     assert looping & stepping == {"jaxdiff/sampling.py"}
-    # The other loops: trials and events within one step, rows of a batch or of steps, integrals.
-    others = {"training.py", "likelihood/density.py", "likelihood/divergence.py", "grids/optimized.py"}
+    # The other loops: trials and events within one step, rows of a batch or of steps, integrals, roots.
+    others = {
+        "training.py",
+        "likelihood/density.py",
+        "likelihood/divergence.py",
+        "grids/in_time.py",
+        "grids/optimized.py",
+    }
     inside = {file for file in looping if file.startswith("jaxdiff/solvers/")}
     assert looping - inside == {"jaxdiff/sampling.py"} | {f"jaxdiff/{file}" for file in others}
 

@@ -1,17 +1,25 @@
 """A run on text from the command line: train, complete and fill a prompt, judge beside n-grams, and mistakes."""
 
+import dataclasses
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from experiments import evaluate, sample, train
+from experiments.data import batches
 from experiments.errors import UserError
+from experiments.feed import feed
 from experiments.model import DataInfo, load
-from experiments.text import Characters
+from experiments.networks import Transformer
+from experiments.recipe import Sampler
+from experiments.recipes import text_embed
+from experiments.text import Characters, TextFile
 from experiments.text.bits import bits_of, from_bits, to_bits
 from experiments.text.prompt import parse
 from experiments.text.show import MASK, shown
+from jaxdiff import grids, solvers
 
 INFO = DataInfo(shape=(12,), tokens=4, tokenizer=Characters(symbols="abc "))
 FLAGS = [
@@ -52,6 +60,48 @@ def test_what_a_prompt_says_stays(finished, solver, capsys):
     texts = out.rstrip("\n").split("\n\n---\n\n")
     assert len(texts) == 3
     assert all(len(t) == 10 and t.startswith("the ") and t.endswith(" a") and MASK not in t for t in texts)
+
+
+def test_bits_of_characters_are_learned_by_gaussian_diffusion(text_file, tmp_path):
+    recipe = dataclasses.replace(
+        text_embed.recipe(),
+        data=TextFile(path=text_file, length=16, bits=True),
+        network=Transformer(width=32, depth=1, heads=2),
+        batch_size=32,
+        steps=150,
+        log_every=50,
+        ema=0.9,
+        sampler=Sampler(solver=solvers.Ancestral(), grid=grids.uniform, steps=24),
+    )
+    texts = recipe.data.load()
+    info, examples = feed(recipe, texts)
+    assert info.shape == (16, bits_of(texts.tokenizer.size)) and info.tokens == 0
+    result = train.run(recipe, batches(examples, batch_size=32, seed=0), tmp_path / "bits", info=info)
+    assert result.rows[-1]["loss"] < 0.7 * result.rows[0]["loss"]
+    drawn, _ = result.model.draw(result.model.network(result.state.ema), None, 64, sampler=recipe.sampler)
+    said = "".join(shown(info, row) for row in drawn)
+    common = Counter(texts.tokenizer.decode(texts.train))
+    # The letters are those of the text, and about as frequent: a shuffled alphabet would share 60 % at most.
+    shared = sum(min(Counter(said)[c] / len(said), n / common.total()) for c, n in common.items())
+    assert shared > 0.8
+    assert (tmp_path / "bits" / "samples.txt").read_text().strip()
+
+
+def test_a_network_of_blocks_is_sampled_by_blocks_with_its_cache(text_file, tmp_path, capsys):
+    out = tmp_path / "blocks"
+    train.main(["text_file", "--data.path", text_file, "--out", str(out), *FLAGS, "--network.block", "4"])
+    capsys.readouterr()
+    for flags, calls in ((["--steps", "8"], 8), (["--steps", "8", "--solver", "firsthitting"], 16)):
+        sample.main([str(out), "--count", "2", "--prompt", "the sea", *flags])
+        said = capsys.readouterr()
+        assert all(t.startswith("the sea") and len(t) == 16 for t in said.out.rstrip("\n").split("\n\n---\n\n"))
+        assert f"{calls} network evaluations" in said.err
+    sets = evaluate.main([str(out), "--samples", "8", "--windows", "20", "--draws", "8"])["sets"]
+    assert 0 < sets["model"]["bits"] < 6
+    with pytest.raises(UserError, match="a multiple of 4; got 6"):
+        sample.main([str(out), "--steps", "6"])
+    with pytest.raises(UserError, match="have 4 tokens, and so must those of the solver"):
+        sample.main([str(out), "--solver", "blockdiffusion", "--solver.block", "8"])
 
 
 def test_blocks_complete_a_prompt(finished, capsys):

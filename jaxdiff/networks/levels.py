@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key, Shaped
 
 from jaxdiff.networks.checks import check_inputs
 from jaxdiff.types import Condition, Time
@@ -51,13 +51,13 @@ class OneHot(nnx.Module):
 
     def __call__(
         self,
-        x: Int[Array, "B H W C"],
+        x: Shaped[Array, "B ..."],
         t: Time,
         cond: Condition = None,
         *,
         s: Time | None = None,
         key: Key[Array, "..."] | None = None,
-    ) -> Float[Array, "B H W C K"]:
+    ) -> Float[Array, "B ..."]:
         """Logits of x0, float32 (B, H, W, C, K).
 
         Args:
