@@ -124,8 +124,8 @@ def evaluate(
         "sets": figures,
     }
     if levels:
-        rows = [to_levels(split, levels) for split in (train, test)]
-        result["likelihood"] = _likelihood(model, params, *rows, test_labels, seed)
+        known, unseen = to_levels(train, levels), to_levels(test, levels)
+        result["likelihood"] = _likelihood(model, params, known, unseen, test_labels, seed)
     run_directory.write_json(run / "evaluation.json", result)
     first = (
         np.arange(min(count, 64))

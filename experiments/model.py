@@ -63,7 +63,8 @@ class Model:
             about = {"tokens": info.tokens, "states": states, "features": info.features}
             make = recipe.network.make(info.shape, len(info.classes), **about)
             self.init, self.apply = networks.functional(make)
-            self._cached = networks.cached(make) if getattr(recipe.network, "block", None) else None
+            self._block: int | None = getattr(recipe.network, "block", None)
+            self._cached = networks.cached(make) if self._block else None
         except ValueError as error:
             raise UserError(f"network {type(recipe.network).__name__} does not fit the data: {error}") from error
         self.optimizer = recipe.optimizer.build(recipe.steps)
@@ -73,7 +74,7 @@ class Model:
             null_cond=np.int32(len(info.classes)) if info.classes else None,
             cond_dropout=recipe.cond_dropout if info.classes else 0.0,
         )
-        if getattr(recipe.network, "block", None):
+        if self._block:
             self._objective = _given_the_past(self._objective)
         self._learned = uncertainty.learned(self._objective)
         self._sample = jax.jit(jaxdiff.sample, static_argnames=("spec", "trajectory", "record"))
@@ -175,7 +176,7 @@ class Model:
 
     def _solver(self, sampler: Sampler) -> Any:
         """The sampler's solver; a network of blocks is sampled block after block, whatever solves one of them."""
-        block = getattr(self.recipe.network, "block", None)
+        block = self._block
         if block is None or isinstance(sampler.solver, solvers.BlockDiffusion):
             return sampler.solver
         return solvers.BlockDiffusion(inner=sampler.solver, block=block)
@@ -200,9 +201,9 @@ class Model:
     def _denoiser(self, params, cond, sampler, solver, observed=None):
         """The denoiser, the solver that goes with it, and how often a call evaluates the network for a sample."""
         if self._cached is not None:
-            if solver.block != self.recipe.network.block:
+            if solver.block != self._block:
                 raise UserError(
-                    f"the network's blocks have {self.recipe.network.block} tokens, and so must those of the solver; "
+                    f"the network's blocks have {self._block} tokens, and so must those of the solver; "
                     f"got --solver.block {solver.block}"
                 )
             denoise = CachedDenoiser(process=self.process, params=params, functions=self._cached, observed=observed)

@@ -48,8 +48,8 @@ class Optimizer:
         rate, decay = self.rate(steps), self.weight_decay
         if self.name == "muon":
             # Updates of matrices as large as Adam's, 0.2 a number: one learning rate serves both (arXiv 2502.16982).
-            options = {"adam_b2": self.beta2, "adam_weight_decay": decay, "consistent_rms": 0.2}
-            inner = optax.contrib.muon(rate, weight_decay=decay, **options)
+            adam: dict[str, Any] = {"adam_b2": self.beta2, "adam_weight_decay": decay}
+            inner = optax.contrib.muon(rate, weight_decay=decay, consistent_rms=0.2, **adam)
         else:
             inner = optax.adamw(rate, b2=self.beta2, weight_decay=decay)
         return optax.chain(optax.clip_by_global_norm(self.clip), inner)

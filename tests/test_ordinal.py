@@ -334,7 +334,7 @@ def test_bad_arguments_say_what_to_do():
             process.corrupt(keys, wrong, 0.5)
     with pytest.raises(ValueError, match="dtype int32, got float32"):
         process.prior(keys, jax.ShapeDtypeStruct((2, 3), jnp.float32))
-    with pytest.raises(ValueError, match="one logit for each of their 4 values"):
+    with pytest.raises(ValueError, match="one logit for each of the 4 values"):
         process.denoiser(lambda z, t, cond: jnp.zeros((*z.shape, K + 1)))(x, 0.5)
     with pytest.raises(ValueError, match="to a later t"):
         process.forward(keys, x, 0.5, 0.2)

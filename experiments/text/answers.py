@@ -123,12 +123,10 @@ def _examples(task: Task, texts: Sequence[str], rows: np.ndarray) -> str:
     order = np.argsort(-scores, kind="stable")
     middle = max(0, len(order) // 2 - _EXAMPLES // 2)
     groups = {"best": order[:_EXAMPLES], "middling": order[middle:][:_EXAMPLES], "worst": order[-_EXAMPLES:]}
-    return (
-        "\n\n".join(
-            f"== {name}, {figure} {scores[i]:.3f}\ngiven:  {task.given[rows[i]]}\nwanted: {task.wanted[rows[i]]}\n"
-            f"found:  {texts[i]}"
-            for name, group in groups.items()
-            for i in group
-        )
-        + "\n"
-    )
+    lines = []
+    for name, group in groups.items():
+        for i in map(int, group):
+            row = int(rows[i])
+            lines.append(f"== {name}, {figure} {scores[i]:.3f}\ngiven:  {task.given[row]}")
+            lines[-1] += f"\nwanted: {task.wanted[row]}\nfound:  {texts[i]}"
+    return "\n\n".join(lines) + "\n"

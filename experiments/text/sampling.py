@@ -39,14 +39,14 @@ def write(
     """
     asked = _asked(model, prompt, gap)
     votes, row = asked.votes, asked.row
-    rows = lambda name: np.repeat(row[name], count * votes, 0) if name in row else None
-    mask, value = (row[name][0] for name in ("observed", "x0")) if row else (False, 0)
-    observed = (rows("observed"), rows("x0")) if row else None
+    rows = {name: np.repeat(part, count * votes, 0) for name, part in row.items()}
+    mask, value = (row["observed"][0], row["x0"][0]) if row else (False, 0)
+    observed = (rows["observed"], rows["x0"]) if row else None
     screen = Live(lambda tokens: asked.show(np.where(mask, value, tokens)))
     began = time.perf_counter()
     tokens, nfe = model.draw(
         params,
-        rows("cond"),
+        rows.get("cond"),
         count * votes,
         sampler=sampler,
         seed=seed,

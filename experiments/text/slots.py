@@ -29,7 +29,7 @@ def cut(text: str, values: Sequence[str]) -> str:
     blank = {value.casefold(): BLANKS[i] for i, value in reversed(list(enumerate(values)))}
     # All at once, the longest first, so that no value is cut out of another.
     names = "|".join(re.escape(value) for value in sorted(blank, key=len, reverse=True))
-    put = lambda found: blank.get(found.group().casefold(), found.group())
+    put = lambda found: str(blank.get(found.group().casefold(), found.group()))
     return re.sub(rf"(?<!\w)(?:{names})(?!\w)", put, text, flags=re.IGNORECASE)
 
 

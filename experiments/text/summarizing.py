@@ -101,7 +101,9 @@ class WrittenSummaries:
         return Task(
             name="scitldr-written",
             **_about(data, [p.sentences for p in data.test], [p.references for p in data.test]),
-            **windows,
+            train=windows["train"],
+            validation=windows["validation"],
+            test=windows["test"],
             tokenizer=Paired(text=tokenizer),
             length=self.abstract_length + 1 + self.summary_length,
             prompt_length=self.abstract_length,

@@ -17,19 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import xlogy
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Float
 
 from jaxdiff import noise
-from jaxdiff.processes.checks import check_law, check_observed, check_schedule, check_tokens
-from jaxdiff.processes.observed import Observed, put_in
+from jaxdiff.processes.checks import check_law, check_schedule, check_tokens
+from jaxdiff.processes.observed import Observed, mean_of
 from jaxdiff.processes.reverse import decoding_cost, mean_of_bridges, path_rate
+from jaxdiff.processes.tokens import NEVER, TokenDenoiser, Tokens, cross_entropy, log_probabilities
 from jaxdiff.rates import rates
 from jaxdiff.schedules import RectifiedFlow
-from jaxdiff.types import Condition, Mask, Noise, Schedule, Time, expand, is_traced, per_sample, pytree, static
-
-Tokens = Integer[Array, "B ..."]
-
-_NEVER = -1e9  # log 0: finite, so that guidance can take differences
+from jaxdiff.types import Mask, Noise, Schedule, Time, expand, is_traced, pytree, static
 
 
 @pytree
@@ -127,15 +124,8 @@ class Discrete:
         Raises:
             ValueError: the network's output has another shape.
         """
-        if output.shape != (*z_t.shape, self.tokens):
-            raise ValueError(
-                f"a network of tokens gives one logit for each of the {self.tokens} values of the data, shape "
-                f"{(*z_t.shape, self.tokens)}, got {output.shape}; a mask gets none"
-            )
-        log_probs = jax.nn.log_softmax(output.astype(jnp.promote_types(output.dtype, jnp.float32)))
         kept = (jnp.asarray(self.pi)[z_t] == 0)[..., None] | (self._at(t, z_t)[1] == 0)
-        same = z_t[..., None] == jnp.arange(self.tokens)
-        return jnp.where(kept, jnp.where(same, 0.0, _NEVER), log_probs)
+        return log_probabilities(output, z_t, kept, self.tokens)
 
     def loss(
         self, output: Float[Array, "B ... K"], z_t: Tokens, target: Tokens, t: Time, where: Mask | None = None
@@ -149,17 +139,10 @@ class Discrete:
             where: tokens that count, a prefix of the data's shape; all by default. An example without any counts 0.
         """
         log_probs = self.log_probabilities(output, z_t, t)
-        if self.cross_entropy:
-            error = -jnp.take_along_axis(log_probs, target[..., None], -1)[..., 0]
-        else:
-            error = self._rates(target, log_probs, t, z_t)
-        axes = tuple(range(1, error.ndim))
-        if where is None:
-            return error.mean(axes)
-        where = jnp.broadcast_to(expand(where, error), error.shape)
-        return jnp.where(where, error, 0.0).sum(axes) / jnp.maximum(where.sum(axes), 1)
+        error = cross_entropy(log_probs, target) if self.cross_entropy else self._rates(target, log_probs, t, z_t)
+        return mean_of(error, where)
 
-    def denoiser(self, network: Callable[..., Array], observed: Observed | None = None) -> "DiscreteDenoiser":
+    def denoiser(self, network: Callable[..., Array], observed: Observed | None = None) -> TokenDenoiser:
         """`(z_t, t, cond) -> log p(x0 | z_t)`, shape (B, ..., tokens), from `network(z, t, cond)`, which gives logits.
 
         Args:
@@ -167,10 +150,7 @@ class Discrete:
             observed: `(mask, value)` of known tokens. They are put into z_t, the network sees t = 0 there, and they
                 come back with probability one. The mask's shape is a prefix of the data's shape.
         """
-        check_observed(observed, self.tokens)
-        if not isinstance(network, jax.tree_util.Partial):
-            network = jax.tree_util.Partial(network)
-        return DiscreteDenoiser(process=self, network=network, observed=observed)
+        return TokenDenoiser.of(self, network, observed)
 
     def bridge(self, keys: Noise, log_probs: Float[Array, "B ... K"], z_t: Tokens, t: Time, s: Time) -> Tokens:
         """z_s drawn from the mean of bridges for s < t, int32 (B, ...); from p(x0 | z_t) itself where sigma(s) = 0."""
@@ -228,22 +208,9 @@ class Discrete:
     def _of_states(self, log_probs: Float[Array, "B ... K"]) -> Float[Array, "B ... V"]:
         """Normalised, with the states that data cannot have."""
         more = [(0, 0)] * (log_probs.ndim - 1) + [(0, self.pi.shape[0] - log_probs.shape[-1])]
-        return jnp.pad(jax.nn.log_softmax(log_probs), more, constant_values=_NEVER)
+        return jnp.pad(jax.nn.log_softmax(log_probs), more, constant_values=NEVER)
 
     def _at(self, t: Time, z: Tokens) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """(alpha, sigma) that broadcast against (B, ..., V)."""
         alpha, sigma = self.schedule(t)
         return expand(alpha, z)[..., None], expand(sigma, z)[..., None]
-
-
-@pytree
-class DiscreteDenoiser:
-    """log p(x0 | z_t) from a network; a pytree, so one compiled sampler serves new parameters and observations."""
-
-    process: Discrete
-    network: Callable[..., Array]
-    observed: Observed | None = per_sample(default=None)
-
-    def __call__(self, x: Tokens, t: Time, cond: Condition = None) -> Float[Array, "B ... K"]:
-        z, t = put_in(self.observed, x, t)
-        return self.process.log_probabilities(self.network(z, t, cond), z, t)

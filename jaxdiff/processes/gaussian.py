@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdiff import noise, predictions
-from jaxdiff.processes.observed import Observed, put_in
+from jaxdiff.processes.observed import Observed, mean_of, put_in
 from jaxdiff.rates import logsnr, rates
 from jaxdiff.types import Condition, Mask, Noise, Prediction, Schedule, Time, expand, is_traced, per_sample, pytree
 
@@ -122,11 +122,7 @@ class Gaussian:
         """
         scale = expand(predictions.v_scale(self.prediction, self.schedule, t), output)
         error = (scale * (output - target).astype(jnp.float32)) ** 2
-        axes = tuple(range(1, error.ndim))
-        if where is None:
-            return error.mean(axes)
-        where = jnp.broadcast_to(expand(where, error), error.shape)
-        return jnp.where(where, error, 0.0).sum(axes) / jnp.maximum(where.sum(axes), 1)
+        return mean_of(error, where)
 
     def denoiser(self, network: Callable[..., Array], observed: Observed | None = None) -> "GaussianDenoiser":
         """`(x_t, t, cond) -> E[x0 | x_t]` from `network(x, t, cond)`.

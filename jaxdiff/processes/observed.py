@@ -1,9 +1,9 @@
-"""Known elements of the data, put in place of noisy ones before the network sees them."""
+"""Known elements of the data: put in place of noisy ones before the network sees them, and left out of losses."""
 
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Float, Shaped
 
 from jaxdiff.types import Mask, Time, expand
 
@@ -22,3 +22,12 @@ def put_in(observed: Observed | None, x: Shaped[Array, "B ..."], t: Time) -> tup
     x = jnp.where(expand(mask, x), value, x)
     mask = mask.reshape(mask.shape + (1,) * (clock.ndim - mask.ndim))
     return x, jnp.where(mask, 0.0, clock.reshape(clock.shape + (1,) * (mask.ndim - clock.ndim)))
+
+
+def mean_of(error: Float[Array, "B ..."], where: Mask | None) -> Float[Array, " B"]:
+    """The mean over the elements of each example that count, where = None: all; 0 for an example without any."""
+    axes = tuple(range(1, error.ndim))
+    if where is None:
+        return error.mean(axes)
+    where = jnp.broadcast_to(expand(where, error), error.shape)
+    return jnp.where(where, error, 0.0).sum(axes) / jnp.maximum(where.sum(axes), 1)
