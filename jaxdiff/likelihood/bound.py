@@ -27,9 +27,11 @@ def elbo(
     """A Monte-Carlo estimate of the lower bound on log p(x0); its mean over keys is a bound for every denoiser.
 
     Two things lower its variance and leave its mean alone. Times are stratified over the draws and log-uniform in
-    s = sigma / sqrt(alpha^2 + sigma^2), where the Gaussian integrand, |x0 - denoised|^2 / s^2, is bounded at both ends
-    and the same for every schedule (arXiv 2107.00630, sec. 5.1). And a process may know a `control` variate, a rate
-    with its mean over the noise: the Gaussian's is the linear denoiser's.
+    s = sigma / (alpha + sigma), where the Gaussian integrand, (1 - s) |x0 - denoised|^2 / s^2, and that of tokens are
+    bounded at both ends and the same for every schedule (arXiv 2107.00630, sec. 5.1). With alpha^2 + sigma^2 in s the
+    slope of t would be infinite where no signal is left, and with it the variance for tokens, whose rate is not 0 there.
+    And a process may know a `control` variate, a rate with its mean over the noise: the Gaussian's is the linear
+    denoiser's.
 
     Args:
         key: typed key.
@@ -49,9 +51,9 @@ def elbo(
     batch = jax.tree.leaves(x0)[0].shape[0]
     schedule, start = process.schedule, jnp.asarray(t_min)
     control = getattr(process, "control", None)
-    # log s = -softplus(logsnr) / 2, and its inverse.
-    log_s = lambda t: -0.5 * jax.nn.softplus(logsnr(schedule, t))
-    time = lambda log_s: schedule.inverse(jnp.log(jnp.expm1(-2 * log_s)))
+    # log s = -softplus(logsnr / 2), and its inverse.
+    log_s = lambda t: -jax.nn.softplus(0.5 * logsnr(schedule, t))
+    time = lambda log_s: schedule.inverse(2 * jnp.log(jnp.expm1(-log_s)))
     last, span = log_s(1.0), log_s(1.0) - log_s(start)
 
     def draw(i):
