@@ -2,6 +2,7 @@
 
 from jaxdiff import (
     averages,
+    conditioning,
     grids,
     guidance,
     likelihood,
@@ -29,6 +30,7 @@ __all__ = [
     "Ordinal",
     "TrainState",
     "averages",
+    "conditioning",
     "grids",
     "guidance",
     "likelihood",

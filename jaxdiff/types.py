@@ -113,6 +113,11 @@ def batch_axes(tree: Any, size: int) -> Any:
     return jax.tree.map(lambda node: of_class(node) if ours(node) else None, tree, is_leaf=ours)
 
 
+def as_pytree(function: Any) -> Any:
+    """A plain function as a `jax.tree_util.Partial`, which `jax.jit` takes as an argument; a pytree as it is."""
+    return jax.tree_util.Partial(function) if jax.tree_util.all_leaves([function]) else function
+
+
 def is_traced(tree: Any) -> bool:
     """Whether any leaf of `tree` is known only when the compiled program runs, so that its value cannot be checked."""
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))

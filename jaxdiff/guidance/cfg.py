@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
-from jaxdiff.guidance.protocol import Rule, active, as_pytree
-from jaxdiff.types import Condition, Denoiser, Time, per_sample, pytree
+from jaxdiff.guidance.protocol import Rule, active
+from jaxdiff.types import Condition, Denoiser, Time, as_pytree, per_sample, pytree
 
 
 @pytree

@@ -2,8 +2,7 @@
 
 from jaxtyping import Array, Float, Shaped
 
-from jaxdiff.guidance.protocol import as_pytree
-from jaxdiff.types import Condition, Denoiser, Time, per_sample, pytree
+from jaxdiff.types import Condition, Denoiser, Time, as_pytree, per_sample, pytree
 
 
 @pytree

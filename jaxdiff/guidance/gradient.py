@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxdiff.guidance.protocol import as_pytree
-from jaxdiff.types import Condition, Denoiser, Process, Scalar, Time, expand, per_sample, pytree
+from jaxdiff.types import Condition, Denoiser, Process, Scalar, Time, as_pytree, expand, per_sample, pytree
 
 
 @pytree

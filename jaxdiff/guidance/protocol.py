@@ -8,9 +8,8 @@ What works with more than the guided value asks its denoiser for both estimates 
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
-import jax
 from jaxtyping import Array, Bool, Float, Shaped
 
 from jaxdiff.types import Time
@@ -33,8 +32,3 @@ class PairDenoiser(Protocol):
 def active(rule: Rule, t: Time) -> bool | Bool[Array, "..."]:
     """Whether `rule` needs the second estimate: True for a rule that does not say, else of the shape of `t`."""
     return rule.active(t) if hasattr(rule, "active") else True  # pyright: ignore[reportFunctionMemberAccess]
-
-
-def as_pytree(function: Any) -> Any:
-    """A plain function as a `jax.tree_util.Partial`, which `jax.jit` takes as an argument; a pytree as it is."""
-    return jax.tree_util.Partial(function) if jax.tree_util.all_leaves([function]) else function

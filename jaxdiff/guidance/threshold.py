@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxdiff.guidance.protocol import as_pytree
-from jaxdiff.types import Condition, Denoiser, Scalar, Time, expand, is_traced, per_sample, pytree
+from jaxdiff.types import Condition, Denoiser, Scalar, Time, as_pytree, expand, is_traced, per_sample, pytree
 
 
 @pytree

@@ -29,7 +29,7 @@ def elbo(
     Two things lower its variance and leave its mean alone. Times are stratified over the draws and log-uniform in
     s = sigma / (alpha + sigma), where the Gaussian integrand, (1 - s) |x0 - denoised|^2 / s^2, and that of tokens are
     bounded at both ends and the same for every schedule (arXiv 2107.00630, sec. 5.1). With alpha^2 + sigma^2 in s the
-    slope of t would be infinite where no signal is left, and with it the variance for tokens, whose rate is not 0 there.
+    slope of t would be infinite where no signal is left, and so the variance for tokens, whose rate is not 0 there.
     And a process may know a `control` variate, a rate with its mean over the noise: the Gaussian's is the linear
     denoiser's.
 
