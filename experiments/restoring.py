@@ -1,0 +1,167 @@
+"""Restoring pictures with an unconditional model: what was measured as an operator, and the methods that use it."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.errors import UserError
+from experiments.model import Model
+from experiments.recipe import Sampler
+from jaxdiff import Gaussian, conditioning
+from jaxdiff.conditioning import operators
+
+TASKS = ("inpaint", "superres", "deblur", "colorize")
+METHODS = ("mmps", "pigdm", "ddnm", "dps", "repaint", "replacement")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measured:
+    """One picture as it was measured.
+
+    Attributes:
+        operator: A, from pictures of the run to what was measured.
+        y: float32 (1, h, w, c), A x0 + noise.
+        truth: float32 (1, H, W, C) in [-1, 1], where it is known.
+    """
+
+    operator: Any
+    y: np.ndarray
+    truth: np.ndarray | None = None
+
+
+def operator_of(
+    task: str, shape: tuple[int, ...], *, hole: np.ndarray | None, factor: int, blur: float
+) -> conditioning.operators.Operator:
+    """The operator of a task on pictures (H, W, C).
+
+    Args:
+        hole: bool (H, W), True where to paint anew; for inpaint.
+        factor: of superres.
+        blur: standard deviation in pixels; for deblur.
+
+    Raises:
+        UserError: a hole of another size, that is everything or nothing, or numbers that do not fit the picture.
+    """
+    try:
+        if task == "inpaint":
+            if hole is None or hole.shape != shape[:2]:
+                got = "none" if hole is None else " x ".join(map(str, hole.shape))
+                raise UserError(
+                    f"the mask must have the picture's {shape[0]} x {shape[1]} pixels, got {got}; resize it"
+                )
+            return operators.Mask(mask=jnp.asarray(~hole)[None, :, :, None])
+        if task == "superres":
+            return operators.AveragePool(factor=factor)
+        if task == "deblur":
+            return operators.Blur.gaussian(blur)
+        if shape[-1] != 3:
+            raise UserError(
+                f"colorize needs a run on pictures of 3 channels, this one has {shape[-1]}; use another task"
+            )
+        return operators.Channels.grey(3)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def measured_shape(operator: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of what the operator measures of one picture (H, W, C).
+
+    Raises:
+        UserError: it does not fit the picture.
+    """
+    try:
+        return jax.eval_shape(operator, jax.ShapeDtypeStruct((1, *shape), np.float32)).shape[1:]
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def restore(
+    model: Model,
+    params: Any,
+    measured: Measured,
+    *,
+    method: str,
+    sampler: Sampler,
+    count: int,
+    seed: int,
+    noise_std: float = 0.0,
+    scale: float = 1.0,
+    times: int = 10,
+    iterations: int = 3,
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """`(samples, their path, network evaluations)`: float32 (count, H, W, C) and (steps + 1, H, W, C) of the first.
+
+    What an inpainting sees comes back bit for bit.
+
+    Args:
+        method: one of `METHODS`; repaint and replacement are for inpainting.
+        sampler: solver, grid and steps.
+        count: samples.
+        seed: of the noise.
+        noise_std: of the measurement, in units of pictures in [-1, 1]; for mmps and pigdm.
+        scale: of dps.
+        times: of repaint.
+        iterations: of mmps.
+
+    Raises:
+        UserError: a run on other than real numbers, or a method or solver that does not fit.
+    """
+    if not isinstance(model.process, Gaussian) or model.info.tokenizer is not None:
+        raise UserError(
+            "restoring needs a run on pictures as real numbers; train one: python -m experiments.train mnist"
+        )
+    operator, y = measured.operator, jnp.asarray(np.repeat(measured.y, count, 0))
+    seen = isinstance(operator, operators.Mask)
+    if method in ("repaint", "replacement") and not seen:
+        raise UserError(f"{method} puts known pixels in, so it is for --task inpaint; use mmps, pigdm, ddnm or dps")
+    denoise, solver = model.process.denoiser(jax.tree_util.Partial(model.apply, params)), sampler.solver
+    try:
+        if method == "mmps":
+            denoise = conditioning.MMPS(denoise, operator, y, model.process, noise_std=noise_std, iterations=iterations)
+        elif method == "pigdm":
+            denoise = conditioning.PiGDM(denoise, operator, y, model.process, noise_std=noise_std, sigma_data=0.5)
+        elif method == "ddnm":
+            denoise = conditioning.DDNM(denoise, operator, y)
+        elif method == "dps":
+            solver = conditioning.DPS(inner=solver, operator=operator, y=y, scale=scale)
+        else:
+            mask = jnp.broadcast_to(operator.mask, y.shape)
+            repeat = times if method == "repaint" else 1
+            solver = conditioning.RePaint(inner=solver, mask=mask, value=y, times=repeat)
+        run = jax.jit(_draw, static_argnames=("spec",))
+        spec = jax.ShapeDtypeStruct((count, *model.info.shape), jnp.float32)
+        x, info = run(jax.random.key(seed), model.process, denoise, solver, sampler.times(model.process.schedule), spec)
+    except ValueError as error:
+        raise UserError(f"--method {method}: {error}") from error
+    samples = np.asarray(x)
+    if seen:
+        samples = np.where(np.asarray(operator.mask), np.asarray(y), samples)
+    return samples, np.asarray(info.trajectory[:, 0]), int(info.nfe)
+
+
+def _draw(key, process, denoise, solver, grid, spec):
+    import jaxdiff
+
+    return jaxdiff.sample(key, process, denoise, solver, grid, spec=spec, trajectory=True)
+
+
+def psnr(x: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Decibels of each picture (N, H, W, C) in [-1, 1], for values in [0, 1]."""
+    error = ((np.clip(x, -1, 1) - truth) ** 2).mean((1, 2, 3)) / 4
+    return -10 * np.log10(np.maximum(error, 1e-12))
+
+
+def measure(operator: Callable[..., Any], picture: np.ndarray, noise_std: float, seed: int) -> Measured:
+    """A picture (1, H, W, C) in [-1, 1] as the operator and noise would measure it."""
+    measured_shape(operator, picture.shape[1:])
+    y = np.asarray(operator(jnp.asarray(picture)))
+    y = y + noise_std * np.random.default_rng(seed).standard_normal(y.shape).astype(np.float32)
+    return Measured(
+        operator, np.asarray(operator(jnp.asarray(y))) if isinstance(operator, operators.Mask) else y, picture
+    )
