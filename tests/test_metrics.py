@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.ndimage
+import scipy.stats
 
 from jaxdiff import metrics
 
@@ -139,3 +141,75 @@ def test_mistakes_name_the_mend():
         metrics.density_coverage(a[:5], a)
     with pytest.raises(ValueError, match="neighbours"):
         metrics.density_coverage(a, a, k=0)
+
+
+def test_kernel_distance_has_no_bias_and_is_that_of_the_moments():
+    """For the kernel x.y it is |mean_a - mean_b|^2 without the bias of squares; of one law its mean is 0."""
+    rng = np.random.default_rng(5)
+    a, b = rng.normal(size=(40, 3)), rng.normal(0.5, 1.0, (30, 3))
+    linear = lambda x, y: x @ y.T
+    within = lambda x: (x.sum(0) @ x.sum(0) - (x**2).sum()) / (len(x) * (len(x) - 1))
+    expected = within(a) + within(b) - 2 * a.mean(0) @ b.mean(0)
+    assert abs(metrics.kernel_distance(a, b, kernel=linear) - expected) < 1e-12
+    assert metrics.kernel_distance(a, b, chunk=7) == pytest.approx(metrics.kernel_distance(a, b), abs=1e-12)
+    same = [metrics.kernel_distance(rng.normal(size=(20, 3)), rng.normal(size=(35, 3))) for _ in range(400)]
+    assert abs(np.mean(same)) < 4 * np.std(same) / 20
+    assert metrics.kernel_distance(a, a + 2) > 10 * np.std(same)
+
+
+def test_vendi_counts_what_is_different():
+    assert metrics.vendi(np.eye(5)) == pytest.approx(5)
+    assert metrics.vendi(np.ones((7, 3))) == pytest.approx(1)
+    assert metrics.vendi(np.repeat(np.eye(4), 3, 0)) == pytest.approx(4)
+    normal = lambda x, y: np.exp(-((x[:, None] - y[None]) ** 2).sum(-1))
+    assert metrics.vendi(100.0 * np.arange(6)[:, None], kernel=normal) == pytest.approx(6)
+    x = np.random.default_rng(0).normal(size=(5, 9))
+    gram = lambda x, y: (x / np.linalg.norm(x, axis=1)[:, None]) @ (y / np.linalg.norm(y, axis=1)[:, None]).T
+    assert metrics.vendi(x) == pytest.approx(metrics.vendi(x, kernel=gram))
+    assert metrics.vendi(x.T) == pytest.approx(metrics.vendi(x.T, kernel=gram))
+    with pytest.raises(ValueError, match="row of zeros"):
+        metrics.vendi(np.zeros((2, 2)))
+    with pytest.raises(ValueError, match=r"k\(x, x\) = 1"):
+        metrics.vendi(np.ones((2, 2)), kernel=lambda x, y: 2 * np.ones((len(x), len(y))))
+
+
+def test_psnr_and_ssim_are_their_definitions():
+    rng = np.random.default_rng(1)
+    truth = rng.random((3, 20, 17, 2))
+    x = np.clip(truth + 0.1 * rng.normal(size=truth.shape), 0, 1)
+    np.testing.assert_allclose(metrics.psnr(truth + 0.1, truth), 20.0)
+    np.testing.assert_allclose(metrics.psnr(2 * x, 2 * truth, span=2.0), metrics.psnr(x, truth))
+    assert np.isinf(metrics.psnr(truth, truth)).all()
+    np.testing.assert_allclose(metrics.ssim(truth, truth), 1.0)
+    blur = lambda z: scipy.ndimage.gaussian_filter(z, 1.5, truncate=3.5, axes=(1, 2))  # a radius of 5 pixels
+
+    def direct(a, b):
+        ma, mb = blur(a), blur(b)
+        va, vb, cov = blur(a * a) - ma**2, blur(b * b) - mb**2, blur(a * b) - ma * mb
+        value = (2 * ma * mb + 1e-4) * (2 * cov + 9e-4) / ((ma**2 + mb**2 + 1e-4) * (va + vb + 9e-4))
+        return value[:, 5:-5, 5:-5].mean((1, 2, 3))
+
+    np.testing.assert_allclose(metrics.ssim(x, truth), direct(x, truth), rtol=1e-10)
+    np.testing.assert_allclose(metrics.ssim(255 * x, 255 * truth, span=255), metrics.ssim(x, truth))
+    with pytest.raises(ValueError, match="at least 11 x 11"):
+        metrics.ssim(x[:, :8], truth[:, :8])
+    with pytest.raises(ValueError, match="one shape"):
+        metrics.psnr(x[:, 1:], truth)
+    with pytest.raises(ValueError, match="must be positive, got 0"):
+        metrics.psnr(x, truth, span=0)
+
+
+def test_crps_of_normal_samples_is_the_closed_form():
+    """sigma (z (2 Phi(z) - 1) + 2 phi(z) - 1 / sqrt(pi)) for N(mu, sigma^2), whatever the number of samples."""
+    rng, y = np.random.default_rng(2), np.array([0.3, -1.0, 2.0])
+    z = (y - 0.5) / 2.0
+    phi, cdf = scipy.stats.norm.pdf(z), scipy.stats.norm.cdf(z)
+    expected = 2.0 * (z * (2 * cdf - 1) + 2 * phi - 1 / np.sqrt(np.pi))
+    for count in (2, 5, 50):
+        found = metrics.crps(rng.normal(0.5, 2.0, (count, 20_000, 3)), np.broadcast_to(y, (20_000, 3)))
+        error = found.std(0) / np.sqrt(20_000)
+        assert (abs(found.mean(0) - expected) < 4.5 * error).all()
+    certain = np.full((4, 3), 0.5)
+    np.testing.assert_allclose(metrics.crps(certain, y), abs(y - 0.5))
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        metrics.crps(certain[:1], y)

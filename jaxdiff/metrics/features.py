@@ -35,7 +35,7 @@ def frechet_distance(a: Real[np.ndarray | Array, "N D"], b: Real[np.ndarray | Ar
     Raises:
         ValueError: fewer than 2 rows, unequal D, or values that are not finite.
     """
-    x, y = _pair(a, b, 2)
+    x, y = pair(a, b, 2)
     mean_x, mean_y = x.mean(0), y.mean(0)
     cov_x, cov_y = _covariance(x - mean_x), _covariance(y - mean_y)
     # (C_a C_b)^{1/2} has the trace of the symmetric (A C_b A)^{1/2}, A = C_a^{1/2}. Its eigenvalues are the singular
@@ -62,7 +62,7 @@ def precision_recall(
     Raises:
         ValueError: too few rows for `k`, unequal D, or values that are not finite.
     """
-    real, fake = _pair(real, fake, _neighbours(k) + 1)
+    real, fake = pair(real, fake, _neighbours(k) + 1)
     real_radii, fake_radii = _radii(real, k, chunk), _radii(fake, k, chunk)
     slack = _slack(real, fake)
     precise, recalled = np.zeros(len(fake), bool), np.zeros(len(real), bool)
@@ -92,7 +92,7 @@ def density_coverage(
     Raises:
         ValueError: too few rows for `k`, unequal D, or values that are not finite.
     """
-    real, fake = _pair(real, fake, _neighbours(k) + 1, 1)
+    real, fake = pair(real, fake, _neighbours(k) + 1, 1)
     radii = _radii(real, k, chunk) + _slack(real, fake)
     hits = np.concatenate([(squares <= radii[rows, None]).sum(1) for rows, squares in _squares(real, fake, chunk)])
     return float(hits.sum() / (k * len(fake))), float((hits > 0).mean())
@@ -114,7 +114,7 @@ def nearest_distance(
     Raises:
         ValueError: an empty set, unequal D, or values that are not finite.
     """
-    queries, references = _pair(queries, references, 1)
+    queries, references = pair(queries, references, 1)
     distances = np.empty(len(queries))
     for rows, squares in _squares(queries, references, chunk):
         # The expanded square finds the neighbour; the distance is computed anew, free of its cancellation.
@@ -123,7 +123,8 @@ def nearest_distance(
     return distances
 
 
-def _pair(a, b, fewest_a: int, fewest_b: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def pair(a, b, fewest_a: int, fewest_b: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Two sets of features as float64; ValueError unless they fit together and have enough rows."""
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     fewest_b = fewest_a if fewest_b is None else fewest_b
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
