@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from benchmarks import text as text_benchmark
 from experiments import evaluate, sample, train
 from experiments.data import batches
 from experiments.errors import UserError
@@ -60,6 +61,16 @@ def test_what_a_prompt_says_stays(finished, solver, capsys):
     texts = out.rstrip("\n").split("\n\n---\n\n")
     assert len(texts) == 3
     assert all(len(t) == 10 and t.startswith("the ") and t.endswith(" a") and MASK not in t for t in texts)
+
+
+def test_the_benchmark_of_text_measures_every_solver(finished, tmp_path):
+    result = text_benchmark.measure([str(finished)], [2], samples=4, repeats=1, windows=4, draws=4)
+    assert {row["solver"] for row in result["points"]} == {*text_benchmark.MASKED}
+    assert all(row["nfe"] == 2 and row["tokens_per_second"] > 0 for row in result["points"])
+    lines = text_benchmark.table(json.loads(json.dumps(result))).splitlines()
+    assert len([line for line in lines if line.startswith("| verse")]) == 1 + len(result["points"])
+    text_benchmark.plot(result, tmp_path / "text.png")
+    assert (tmp_path / "text.png").stat().st_size > 1000
 
 
 def test_bits_of_characters_are_learned_by_gaussian_diffusion(text_file, tmp_path):
