@@ -13,11 +13,13 @@ pytest.importorskip("yaml")
 
 from experiments.data import Batches
 from experiments.errors import UserError
-from experiments.text import Bytes, Characters, dialogue, retrieval, summaries
-from experiments.text.chatterbot import ChatterBot
-from experiments.text.dialogue import Act, Exchange, SchemaGuided, holds, prompt, slot_error, split
+from experiments.text import Bytes, Characters
+from experiments.text.dialogues import dialogue, retrieval
+from experiments.text.dialogues.chatterbot import ChatterBot
+from experiments.text.dialogues.dialogue import Act, Exchange, SchemaGuided, holds, prompt, slot_error, split
 from experiments.text.pairs import pairs
-from experiments.text.scitldr import Paper
+from experiments.text.papers import summaries
+from experiments.text.papers.scitldr import Paper
 
 RAW = Path(os.environ.get("JAXDIFF_RAW_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -17,10 +17,10 @@ pytest.importorskip("rouge_score")
 
 from experiments.data import Batches
 from experiments.errors import UserError
-from experiments.text import scitldr, summaries
-from experiments.text.cues import SIMPLE, Features, has_cue
+from experiments.text.papers import scitldr, summaries
+from experiments.text.papers.cues import SIMPLE, Features, has_cue
+from experiments.text.papers.scitldr import Paper, SciTldr, clean, rejoined
 from experiments.text.rouge import rouge
-from experiments.text.scitldr import Paper, SciTldr, clean, rejoined
 
 RAW = Path(os.environ.get("JAXDIFF_RAW_DATA", Path(__file__).parents[2] / "shared" / "data")) / "scitldr-a"
 TOPICS = 2

@@ -7,9 +7,9 @@ import pytest
 
 from experiments import evaluate, sample, train
 from experiments.errors import UserError
-from experiments.text import slots
-from experiments.text.dialogue import Act, Exchange, SchemaGuided, split
-from experiments.text.scitldr import Paper, Papers, SciTldr
+from experiments.text.dialogues import slots
+from experiments.text.dialogues.dialogue import Act, Exchange, SchemaGuided, split
+from experiments.text.papers.scitldr import Paper, Papers, SciTldr
 from experiments.text.tasks import Marks, Paired
 from experiments.text.tokenizers import Bytes
 

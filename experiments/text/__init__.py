@@ -10,8 +10,8 @@ neither TensorFlow Datasets nor Grain nor tokenizers: they are imported on first
 
 from experiments.text.bpe import BPE
 from experiments.text.corpora import Text8, TextFile, TinyShakespeare
-from experiments.text.replies import Replies
-from experiments.text.summarizing import KeptSentences, WrittenSummaries
+from experiments.text.dialogues.replies import Replies
+from experiments.text.papers.summarizing import KeptSentences, WrittenSummaries
 from experiments.text.tasks import Task
 from experiments.text.texts import Source, Texts
 from experiments.text.tokenizers import Bytes, Characters, Tokenizer, from_json

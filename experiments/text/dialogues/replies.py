@@ -8,10 +8,10 @@ import numpy as np
 
 from experiments.data.images import Progress, silent
 from experiments.errors import UserError
-from experiments.text import retrieval, slots
 from experiments.text.bpe import BPE
-from experiments.text.chatterbot import ChatterBot
-from experiments.text.dialogue import SchemaGuided, prompt
+from experiments.text.dialogues import retrieval, slots
+from experiments.text.dialogues.chatterbot import ChatterBot
+from experiments.text.dialogues.dialogue import SchemaGuided, prompt
 from experiments.text.pairs import pairs
 from experiments.text.tasks import Paired, Question, Task
 

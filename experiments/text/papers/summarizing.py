@@ -8,10 +8,10 @@ import numpy as np
 
 from experiments.data.images import Progress, silent
 from experiments.errors import UserError
-from experiments.text import summaries
 from experiments.text.bpe import BPE
-from experiments.text.scitldr import Papers, SciTldr
-from experiments.text.summaries import Summaries
+from experiments.text.papers import summaries
+from experiments.text.papers.scitldr import Papers, SciTldr
+from experiments.text.papers.summaries import Summaries
 from experiments.text.tasks import Figures, Marks, Paired, Question, Task
 
 SHOWN = ("rouge_1_max", "rouge_1_mean", "rouge_2_max", "rouge_l_max")

@@ -14,10 +14,10 @@ import numpy as np
 
 from experiments.data.images import Progress, silent
 from experiments.errors import UserError
-from experiments.text.cues import SIMPLE, Features, has_cue
 from experiments.text.pairs import Pairs, pairs
+from experiments.text.papers.cues import SIMPLE, Features, has_cue
+from experiments.text.papers.scitldr import Paper, SciTldr
 from experiments.text.rouge import rouge
-from experiments.text.scitldr import Paper, SciTldr
 from experiments.text.tokenizers import Tokenizer
 
 TOKENS = 2

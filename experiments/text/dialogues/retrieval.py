@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.text.dialogue import Dialogues, Exchange, prompt, slot_error
+from experiments.text.dialogues.dialogue import Dialogues, Exchange, prompt, slot_error
 from experiments.text.rouge import rouge
 
 

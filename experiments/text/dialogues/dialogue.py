@@ -2,7 +2,7 @@
 
 Schema-guided dialogues: A. Rastogi and others, arXiv 1909.05855, licence CC BY-SA 4.0,
 https://github.com/google-research-datasets/dstc8-schema-guided-dialogue. The system's acts say what a reply must hold,
-such as OFFER(restaurant_name=Sino). `experiments.text.chatterbot` has dialogues without acts.
+such as OFFER(restaurant_name=Sino). `experiments.text.dialogues.chatterbot` has dialogues without acts.
 """
 
 import json
@@ -17,7 +17,7 @@ from experiments.data.images import Progress, silent
 from experiments.data.order import permutation
 from experiments.errors import UserError
 from experiments.text import published
-from experiments.text.scitldr import clean
+from experiments.text.papers.scitldr import clean
 
 _SGD_FILES = {
     "dev/dialogues_005.json": "107d8bc1ce21b06453f33cc8dfc19172e0956646b47d9c1db7bdcd978a323d73",

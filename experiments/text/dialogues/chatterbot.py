@@ -9,8 +9,8 @@ from typing import Any
 from experiments.data.images import Progress, silent
 from experiments.errors import UserError
 from experiments.text import published
-from experiments.text.dialogue import Dialogues, Exchange, split
-from experiments.text.scitldr import clean
+from experiments.text.dialogues.dialogue import Dialogues, Exchange, split
+from experiments.text.papers.scitldr import clean
 
 _FILES = {
     "english/ai.yml": "620a65787a56641db4a03e1419a7578e813967218cf6721e3ea4ef90844916aa",

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from experiments.text.dialogue import Exchange
+from experiments.text.dialogues.dialogue import Exchange
 
 BLANKS = "".join(chr(0x2460 + i) for i in range(20))
 """Circled numbers; values beyond the twentieth stay as they are."""
