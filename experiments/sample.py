@@ -30,7 +30,8 @@ class Arguments:
     count: int = 10
     """Samples of each class, or in all where there are no classes."""
     prompt: str | None = None
-    """Of a run on text: what it begins with; ___ in it is a gap to fill."""
+    """Of a run on text: what it begins with; ___ in it is a gap to fill. Of a run that replies or summarises: what to
+    reply to (\\n is a new line), or the abstract."""
     gap: int = 24
     """Tokens that each ___ of the prompt stands for."""
     live: bool = True
