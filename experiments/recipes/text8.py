@@ -3,6 +3,8 @@
 python -m experiments.train text8 --data.raw-dir DIR    # text8 or its beginning, or nothing to download it
 python -m experiments.evaluate runs/text8
 python -m experiments.sample runs/text8 --prompt "the ___ of the" --gap 12
+
+Expected, on the first six million characters: at most 2.77 bits a character; a trigram has 2.89 in the same windows.
 """
 
 import dataclasses
