@@ -151,15 +151,17 @@ def table(result: dict[str, Any]) -> str:
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
-    """Judged bits against network evaluations, and against tokens a second."""
+    """Judged bits against network evaluations, and against tokens a second; a colour a run, a marker a solver."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     curves = dict.fromkeys((row["run"], row["solver"]) for row in result["points"])
-    for i, (run, solver) in enumerate(curves):
+    runs, kinds = (list(dict.fromkeys(curve[i] for curve in curves)) for i in (0, 1))
+    for run, solver in curves:
         rows = [row for row in result["points"] if (row["run"], row["solver"]) == (run, solver)]
-        style = {"marker": "osD^v"[i % 5], "ms": 4, "color": f"C{i % 10}", "label": f"{run}, {solver}"}
+        style = {"marker": "osD^vP"[kinds.index(solver) % 6], "ms": 4, "color": f"C{runs.index(run) % 10}"}
+        style |= {"lw": 1, "label": f"{run}, {solver}"}
         bits = [row["judged_bits"] for row in rows]
         left.plot([row["nfe"] for row in rows], bits, **style)
         right.plot([row["tokens_per_second"] for row in rows], bits, **style)
@@ -167,7 +169,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axes.axhline(result["held-out text"]["judged_bits"], color="0.6", lw=1, ls="--")
         axes.set(xscale="log", xlabel=label)
     left.set_ylabel("bits a character of samples, by the judge")
-    right.legend(fontsize=7)
+    figure.legend(*left.get_legend_handles_labels(), fontsize=7, loc="outside right")
     figure.savefig(path, dpi=110)
 
 
