@@ -55,7 +55,8 @@ def test_one_scan_over_the_grid_of_a_sampler():
     assert calls("scan").count("jaxdiff/sampling.py") == 1
     looping = {*calls("scan"), *calls("fori_loop"), *calls("while_loop")}
     methods = [(file, n) for file, n in NODES if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
-    stepping = {file for file, n in methods if n.func.attr == "step" and not file.startswith("jaxdiff/solvers/")}
+    wrappers = ("jaxdiff/solvers/", "jaxdiff/conditioning/", "jaxdiff/guidance/")  # solvers, and those around solvers
+    stepping = {file for file, n in methods if n.func.attr == "step" and not file.startswith(wrappers)}
     assert looping & stepping == {"jaxdiff/sampling.py"}
     # The other loops: trials and events within one step, rows of a batch or of steps, integrals, roots.
     others = {
@@ -65,7 +66,7 @@ def test_one_scan_over_the_grid_of_a_sampler():
         "grids/in_time.py",
         "grids/optimized.py",
     }
-    inside = {file for file in looping if file.startswith("jaxdiff/solvers/")}
+    inside = {file for file in looping if file.startswith(wrappers)}
     assert looping - inside == {"jaxdiff/sampling.py"} | {f"jaxdiff/{file}" for file in others}
 
 
@@ -74,7 +75,10 @@ def test_one_place_of_the_experiments_makes_the_step_and_draws():
     assert own("make_step") == ["experiments/model.py"]
     assert own("elbo") == ["experiments/bounds.py"]
     drawing = {file for file, n in NODES if isinstance(n, ast.Attribute) and ast.unparse(n) == "jaxdiff.sample"}
-    assert {file for file in drawing if file.startswith("experiments/")} == {"experiments/model.py"}
+    assert {file for file in drawing if file.startswith("experiments/")} == {
+        "experiments/model.py",
+        "experiments/restoring.py",
+    }
 
 
 PROCESSES = {
