@@ -169,7 +169,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axes.axhline(result["held-out text"]["judged_bits"], color="0.6", lw=1, ls="--")
         axes.set(xscale="log", xlabel=label)
     left.set_ylabel("bits a character of samples, by the judge")
-    figure.legend(*left.get_legend_handles_labels(), fontsize=7, loc="outside right")
+    figure.legend(*left.get_legend_handles_labels(), fontsize=7, loc="outside right upper")
     figure.savefig(path, dpi=110)
 
 
