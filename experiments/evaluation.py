@@ -23,7 +23,7 @@ from experiments.data.levels import from_levels, to_levels
 from experiments.errors import UserError
 from experiments.hardware import describe_devices, versions
 from experiments.judge import Judge, train_judge
-from experiments.model import Model, load
+from experiments.model import Model, check_same, load
 from experiments.recipe import Sampler
 from experiments.scores import compare, gaussian_baseline, proportional_labels
 
@@ -74,11 +74,7 @@ def evaluate(
     options = model.recipe.evaluation
     sampler = sampler or model.recipe.sampler
     images = images or cast(Images, model.recipe.data.load(_say))
-    if images.checksum != model.info.checksum:
-        raise UserError(
-            f"{run} was trained on data with checksum {model.info.checksum[:12]}, but {images.name} now has "
-            f"{images.checksum[:12]}; restore the data, or train anew"
-        )
+    check_same(run, model, images)
     count = samples or options.samples or len(images.train)
     if count > len(images.train):
         raise UserError(f"--samples must be at most the {len(images.train)} training examples, got {count}")

@@ -319,6 +319,15 @@ def load_state(
     return model, state, step
 
 
+def check_same(run: epath.PathLike, model: Model, data: Any) -> None:
+    """Raises UserError unless `data`, loaded anew, are those that the run was trained on."""
+    if data.checksum != model.info.checksum:
+        raise UserError(
+            f"{run} was trained on data with checksum {model.info.checksum[:12]}, but {data.name} now has "
+            f"{data.checksum[:12]}; restore the data, or train anew"
+        )
+
+
 def class_labels(info: DataInfo, names: tuple[str, ...]) -> list[int]:
     """The labels of classes given by name or number.
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import jaxdiff
 from experiments.errors import UserError
 from experiments.model import Model
 from experiments.recipe import Sampler
@@ -134,21 +135,16 @@ def restore(
             mask = jnp.broadcast_to(operator.mask, y.shape)
             repeat = times if method == "repaint" else 1
             solver = conditioning.RePaint(inner=solver, mask=mask, value=y, times=repeat)
-        run = jax.jit(_draw, static_argnames=("spec",))
+        run = jax.jit(jaxdiff.sample, static_argnames=("spec", "trajectory"))
         spec = jax.ShapeDtypeStruct((count, *model.info.shape), jnp.float32)
-        x, info = run(jax.random.key(seed), model.process, denoise, solver, sampler.times(model.process.schedule), spec)
+        grid = sampler.times(model.process.schedule)
+        x, info = run(jax.random.key(seed), model.process, denoise, solver, grid, spec=spec, trajectory=True)
     except ValueError as error:
         raise UserError(f"--method {method}: {error}") from error
     samples = np.asarray(x)
     if seen:
         samples = np.where(np.asarray(operator.mask), np.asarray(y), samples)
     return samples, np.asarray(info.trajectory[:, 0]), int(info.nfe)
-
-
-def _draw(key, process, denoise, solver, grid, spec):
-    import jaxdiff
-
-    return jaxdiff.sample(key, process, denoise, solver, grid, spec=spec, trajectory=True)
 
 
 def psnr(x: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -9,9 +9,8 @@ import numpy as np
 from etils import epath
 
 from experiments import report, run_directory
-from experiments.errors import UserError
 from experiments.hardware import describe_devices, versions
-from experiments.model import Model, load
+from experiments.model import Model, check_same, load
 from experiments.recipe import Sampler
 from experiments.text.tasks import Task
 
@@ -50,11 +49,7 @@ def evaluate(
     model, params, step = load(run, step=step, unfinished=unfinished, sigma_rel=sigma_rel)
     sampler = sampler or model.recipe.sampler
     task: Any = model.recipe.data.load(say)
-    if task.checksum != model.info.checksum:
-        raise UserError(
-            f"{run} was trained on data with checksum {model.info.checksum[:12]}, but {task.name} now has "
-            f"{task.checksum[:12]}; restore the data, or train anew"
-        )
+    check_same(run, model, task)
     rows = np.arange(min(samples or len(task.test), len(task.test)))
     began = time.perf_counter()
     drawn, nfe = answers(model, params, task, rows, sampler=sampler, seed=seed, devices=devices, say=say)

@@ -15,9 +15,8 @@ from etils import epath
 
 from experiments import report, run_directory
 from experiments.bounds import bound
-from experiments.errors import UserError
 from experiments.hardware import describe_devices, versions
-from experiments.model import load
+from experiments.model import check_same, load
 from experiments.recipe import Sampler
 from experiments.text import metrics
 from experiments.text.ngrams import NGrams
@@ -74,11 +73,7 @@ def evaluate(
     model, params, step = load(run, step=step, unfinished=unfinished, sigma_rel=sigma_rel)
     sampler = sampler or model.recipe.sampler
     texts: Any = model.recipe.data.load(say)
-    if texts.checksum != model.info.checksum:
-        raise UserError(
-            f"{run} was trained on text with checksum {model.info.checksum[:12]}, but {texts.name} now has "
-            f"{texts.checksum[:12]}; restore the data, or train anew"
-        )
+    check_same(run, model, texts)
     length, count = model.info.shape[0], samples or model.recipe.evaluation.samples or 64
     held_out = spread(texts.test, length, windows)
     per_token = texts.characters_per_token
