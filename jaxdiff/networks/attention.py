@@ -1,4 +1,4 @@
-"""Multi-head self-attention over a set or sequence of tokens (arXiv 1706.03762), softmax in float32.
+"""Multi-head attention over a set or sequence of tokens, or of another one (arXiv 1706.03762), softmax in float32.
 
 softmax(q k^T / sqrt(d)) v per head, optionally with RMS-normalised q and k (arXiv 2302.05442) and with rotary
 positions (arXiv 2104.09864): channel pair i of a token is turned by its angle i, so only differences of angles count.
@@ -96,3 +96,22 @@ class SelfAttention(nnx.Module):
     ) -> Float[Array, "B T width"]:
         mixed = jax.nn.dot_product_attention(q, k, v, mask=None if mask is None else mask[None, None])
         return self.out(mixed.reshape(*q.shape[:2], -1))
+
+
+class CrossAttention(nnx.Module):
+    """What tokens (B, T, width) find in a context (B, S, features): (B, T, width), zero at the start of training."""
+
+    def __init__(self, width: int, heads: int, features: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+        if width % heads:
+            raise ValueError(f"heads must divide the width {width}, got {heads}; choose width = heads * head size")
+        self.heads = heads
+        self.q = Linear(width, width, dtype=dtype, rngs=rngs)
+        self.kv = Linear(features, 2 * width, dtype=dtype, rngs=rngs)
+        self.out = Linear(width, width, zero=True, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "B T width"], context: Float[Array, "B S features"]
+    ) -> Float[Array, "B T width"]:
+        q = self.q(x).reshape(*x.shape[:2], self.heads, -1)
+        k, v = jnp.split(self.kv(context).reshape(*context.shape[:2], self.heads, -1), 2, -1)
+        return self.out(jax.nn.dot_product_attention(q, k, v).reshape(x.shape))

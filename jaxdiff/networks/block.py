@@ -2,6 +2,7 @@
 
 h <- h + gate1 attention(norm(h) (1 + scale1) + shift1), then h <- h + gate2 mlp(norm(h) (1 + scale2) + shift2);
 the six come from one linear map of the embedding that starts at zero, so the block starts as the identity.
+With a context, h <- h + cross(norm(h), context) stands between the two (arXiv 2310.00426, fig. 4).
 Without an embedding the two scales are parameters, the shifts are 0 and the gates 1 (arXiv 2002.04745, pre-LN).
 """
 
@@ -14,7 +15,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxdiff.networks.attention import Memory, SelfAttention
+from jaxdiff.networks.attention import CrossAttention, Memory, SelfAttention
 from jaxdiff.networks.dropout import dropout
 from jaxdiff.networks.layers import Linear
 from jaxdiff.networks.norms import layer_norm
@@ -62,6 +63,7 @@ class Block(nnx.Module):
         heads: attention heads, a divisor of width.
         hidden: hidden units of the MLP.
         qk_norm: RMS-normalise queries and keys.
+        context: features of a sequence that is attended to between attention and MLP, 0 for none.
         steered: whether there is an embedding; then it must be given, and else None.
         rate, site: dropout probability of both branches, and its numbers `site` and `site + 1`.
     """
@@ -73,6 +75,7 @@ class Block(nnx.Module):
         *,
         hidden: int,
         qk_norm: bool,
+        context: int = 0,
         steered: bool = True,
         rate: float | int = 0.0,
         site: int = 0,
@@ -83,6 +86,7 @@ class Block(nnx.Module):
         linear = lambda: Linear(width, 6 * width, zero=True, dtype=dtype, rngs=rngs)
         self.modulation = linear() if steered else Scales(width, count=2)
         self.attention = SelfAttention(width, heads, qk_norm=qk_norm, dtype=dtype, rngs=rngs)
+        self.context = CrossAttention(width, heads, context, dtype=dtype, rngs=rngs) if context else None
         self.first = Linear(width, hidden, dtype=dtype, rngs=rngs)
         self.last = Linear(hidden, width, dtype=dtype, rngs=rngs)
 
@@ -93,8 +97,9 @@ class Block(nnx.Module):
         keys: Key[Array, " B"] | None = None,
         angles: Float[Array, "T half"] | None = None,
         mask: Bool[Array, "T T"] | None = None,
+        context: Float[Array, "B S F"] | None = None,
     ) -> Float[Array, "B T C"]:
-        return self._branches(h, embedding, keys, lambda x: (self.attention(x, angles, mask), None))[0]
+        return self._branches(h, embedding, keys, lambda x: (self.attention(x, angles, mask), None), context)[0]
 
     def cached(
         self,
@@ -115,9 +120,12 @@ class Block(nnx.Module):
         embedding: Rows | None,
         keys: Key[Array, " B"] | None,
         attend: Callable[[Float[Array, "B T C"]], tuple[Float[Array, "B T C"], Any]],
+        context: Float[Array, "B S F"] | None = None,
     ) -> tuple[Float[Array, "B T C"], Any]:
         scale1, shift1, gate1, scale2, shift2, gate2 = steer(self.modulation, embedding, h)
         branch, memory = attend(modulate(h, scale1, shift1))
         h = h + gate1 * dropout(branch, self.rate, keys, self.site)
+        if self.context is not None and context is not None:
+            h = h + self.context(layer_norm(h), context)
         branch = self.last(jax.nn.gelu(self.first(modulate(h, scale2, shift2))))
         return h + gate2 * dropout(branch, self.rate, keys, self.site + 1), memory

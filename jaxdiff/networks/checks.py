@@ -18,13 +18,13 @@ def check_inputs(
     two_times: bool,
     states: int = 0,
     features: int = 0,
-    clocks: bool = False,
+    clocks: int = 0,
     clean: bool = False,
 ) -> None:
     """Raise a ValueError unless x is (B, *shape), t and s are () or (B,), cond and key are (B,) and expected.
 
-    With `states` x is integer tokens, else floating; with `clocks` t may have one time for each place of the first
-    axis of `shape`; with `clean` cond is another x, with `features` so many numbers for each place.
+    With `states` x is integer tokens, else floating; t may have one time for each place of the first `clocks` axes
+    of `shape`; with `clean` cond is another x, with `features` so many numbers for each place.
     """
     if not _is_data(x, shape, states):
         raise ValueError(
@@ -32,7 +32,7 @@ def check_inputs(
             "pass a batch of examples of the shape the network was built with"
         )
     size = x.shape[0]
-    _check_time("t", t, size, shape[0] if clocks else None)
+    _check_time("t", t, size, shape[:clocks])
     if s is not None:
         if not two_times:
             raise ValueError("s needs a network with a second time, this one has none; build it with two_times=True")
@@ -77,14 +77,16 @@ def _list(shape: tuple[int, ...]) -> str:
     return ", ".join(map(str, shape))
 
 
-def _check_time(name: str, t: Any, size: int, places: int | None = None) -> None:
-    shapes = [(), (size,)]
-    if places is not None:
-        shapes += [(size, 1), (size, places), (1, places), (1, 1)]
-    if jnp.shape(t) not in shapes or not jnp.issubdtype(jnp.result_type(t), jnp.floating):
+def _check_time(name: str, t: Any, size: int, places: tuple[int, ...] = ()) -> None:
+    """A time for all, for each example, or for each place along the first axes of an example; 1 where it is shared."""
+    shape, axes = jnp.shape(t), (size, *places)
+    shared = [axis in (1, wanted) for axis, wanted in zip(shape, axes, strict=False)]
+    fits = len(shape) <= len(axes) and all(shared) and (len(shape) != 1 or shape == (size,))
+    if not fits or not jnp.issubdtype(jnp.result_type(t), jnp.floating):
+        of_places = f", or a clock for each place, ({_list(axes)}) with 1 where it is shared" if places else ""
         raise ValueError(
-            f"{name} must be a float time in [0, 1] of shape {' or '.join(map(str, dict.fromkeys(shapes)))}, got "
-            f"{jnp.result_type(t)}{list(jnp.shape(t))}; divide step numbers by their count, drop other axes"
+            f"{name} must be a float time in [0, 1] of shape () or ({size},){of_places}, got "
+            f"{jnp.result_type(t)}{list(shape)}; divide step numbers by their count, drop other axes"
         )
 
 

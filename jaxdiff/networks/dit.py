@@ -1,7 +1,8 @@
 """Diffusion Transformer with adaLN-zero (arXiv 2212.09748) for images.
 
 The image is cut into patches, each a token; blocks of attention and MLP are modulated by the embedding of time and
-class; the last layer (adaptive norm and a linear map to patches) starts at zero.
+class; the last layer (adaptive norm and a linear map to patches) starts at zero. Sizes that are no multiple of a patch
+are padded at the bottom and the right, and the output is cut back.
 """
 
 import jax
@@ -12,9 +13,10 @@ from jaxtyping import Array, Float, Key
 
 from jaxdiff.networks.block import Block, modulate
 from jaxdiff.networks.checks import check_inputs, check_rate
+from jaxdiff.networks.conditions import Conditions, joined, latest
 from jaxdiff.networks.embeddings import Embedding
 from jaxdiff.networks.layers import Linear
-from jaxdiff.networks.patches import check_patch, patches, unpatches
+from jaxdiff.networks.patches import pad, padded, patches, unpatches
 from jaxdiff.networks.positions import rotary_2d, sincos_2d
 from jaxdiff.types import Condition, Time
 
@@ -23,13 +25,17 @@ class DiT(nnx.Module):
     """Diffusion Transformer for images (B, H, W, C). The defaults are DiT-S/2.
 
     Args:
-        shape: (H, W, C); H and W must be divisible by `patch`.
+        shape: (H, W, C).
         patch: side of a patch in pixels.
         width: channels of a token, divisible by `heads` and by 4.
         depth: blocks.
         heads: attention heads.
         mlp_ratio: hidden units of a block's MLP, in units of `width`.
         num_classes: labels 0 ... num_classes - 1; label num_classes is the null label. 0: unconditional.
+        image_features, embedding_features, context_features: what a condition may hold beside a label, see
+            `jaxdiff.networks.conditions`: channels of a picture that is joined to x, numbers of a vector, features of
+            the elements of a sequence that every block attends to; 0 for none.
+        clocks: take a time for each pixel, 0 where it is known; the times are then joined to x.
         dropout: probability in [0, 1) on both branches of a block, applied only where a call brings keys.
         rotary: axial rotary positions in attention (then width / heads must be divisible by 4), else fixed 2-D
             sinusoids added to the tokens.
@@ -41,7 +47,7 @@ class DiT(nnx.Module):
         rngs: where the initial parameters come from.
 
     Raises:
-        ValueError: sizes that `patch`, `heads` or the positions do not divide; a dropout probability outside [0, 1).
+        ValueError: a width that `heads` or the positions do not divide; a dropout probability outside [0, 1).
     """
 
     def __init__(
@@ -54,6 +60,10 @@ class DiT(nnx.Module):
         heads: int = 6,
         mlp_ratio: float | int = 4,
         num_classes: int = 0,
+        image_features: int = 0,
+        embedding_features: int = 0,
+        context_features: int = 0,
+        clocks: bool = False,
         dropout: float | int = 0.0,
         rotary: bool = False,
         qk_norm: bool = True,
@@ -64,7 +74,6 @@ class DiT(nnx.Module):
         rngs: nnx.Rngs,
     ):
         check_rate(dropout)
-        check_patch(shape, patch)
         if width % 4 or (rotary and (width // heads) % 4):
             raise ValueError(
                 f"positions on a grid need {'width / heads' if rotary else 'width'} divisible by 4, got width {width} "
@@ -72,15 +81,15 @@ class DiT(nnx.Module):
             )
         self.shape, self.num_classes, self.two_times, self.remat = tuple(shape), num_classes, two_times, remat
         self.patch, self.rotary, self.head_dim = patch, rotary, width // heads
-        self.dtype = jnp.dtype(dtype)
-        self.embedding = Embedding(features=256, width=width, num_classes=num_classes, two_times=two_times, rngs=rngs)
-        self.stem = Linear(patch**2 * shape[-1], width, dtype=dtype, rngs=rngs)
-        hidden = int(mlp_ratio * width)
+        self.padded, self.clocks, self.dtype = padded(shape, patch), clocks, jnp.dtype(dtype)
+        self.conditions = Conditions(image=image_features, embedding=embedding_features, context=context_features)
+        options = {"num_classes": num_classes, "two_times": two_times, "vector": embedding_features}
+        self.embedding = Embedding(features=256, width=width, **options, rngs=rngs)
+        inputs = shape[-1] * (2 if clocks else 1) + image_features
+        self.stem = Linear(patch**2 * inputs, width, dtype=dtype, rngs=rngs)
+        options = {"hidden": int(mlp_ratio * width), "qk_norm": qk_norm, "context": context_features}
         self.blocks = nnx.List(
-            [
-                Block(width, heads, hidden=hidden, qk_norm=qk_norm, rate=dropout, site=2 * i, dtype=dtype, rngs=rngs)
-                for i in range(depth)
-            ]
+            [Block(width, heads, **options, rate=dropout, site=2 * i, dtype=dtype, rngs=rngs) for i in range(depth)]
         )
         self.modulation = Linear(width, 2 * width, zero=True, dtype=dtype, rngs=rngs)
         self.out = Linear(width, patch**2 * (out_channels or shape[-1]), zero=True, dtype=dtype, rngs=rngs)
@@ -98,8 +107,11 @@ class DiT(nnx.Module):
 
         Args:
             x: network input (B, H, W, C).
-            t: time in [0, 1], 0 = data, shape () or (B,).
-            cond: integer labels (B,) in [0, num_classes]; None is the null label. A label outside gives NaN.
+            t: time in [0, 1], 0 = data, shape () or (B,); with `clocks` also (B, H), (B, H, W) or (B, H, W, C),
+                1 for an axis along which it is shared. The embedding takes the latest.
+            cond: integer labels (B,) in [0, num_classes], or a dict with any of `label`, `image` (B, H, W,
+                image_features), `embedding` (B, embedding_features), `context` (B, S, context_features). What is left
+                out is null: the label num_classes, zeros of the others. A label outside gives NaN.
             s: second time, as `t`; None is s = t. Only with `two_times`.
             key: one typed key per example (B,) for dropout; None for no dropout.
 
@@ -110,16 +122,20 @@ class DiT(nnx.Module):
             ValueError: a shape or dtype other than these, or a `cond` or `s` that the network was not built for.
         """
         contract = {"shape": self.shape, "num_classes": self.num_classes, "two_times": self.two_times}
-        check_inputs(x, t, cond, s, key, **contract)
-        embedding = self.embedding(t, cond, s)
-        height, width = self.shape[0] // self.patch, self.shape[1] // self.patch
-        h, angles = self.stem(patches(x, self.patch)), None
+        contract["clocks"] = 3 * self.clocks
+        check_inputs(x, t, None, s, key, **contract)
+        given = self.conditions.parts(cond, x)
+        check_inputs(x, t, given.label, s, key, **contract)
+        embedding = self.embedding(latest(t), given.label, s, given.embedding)
+        height, width = self.padded[0] // self.patch, self.padded[1] // self.patch
+        h = pad(joined(x, t if self.clocks else None, given.image), self.padded)
+        h, angles = self.stem(patches(h, self.patch)), None
         if self.rotary:
             angles = rotary_2d(height, width, self.head_dim)
         else:
             h = h + sincos_2d(height, width, h.shape[-1]).astype(h.dtype)
         for block in self.blocks:
-            h = (jax.checkpoint(block) if self.remat else block)(h, embedding, key, angles)
+            h = (jax.checkpoint(block) if self.remat else block)(h, embedding, key, angles, None, given.context)
         scale, shift = jnp.split(self.modulation(embedding)[:, None], 2, -1)
         tokens = self.out(modulate(h, scale, shift)).astype(jnp.float32)
-        return unpatches(tokens, self.shape[0], self.shape[1], self.patch)
+        return unpatches(tokens, *self.padded, self.patch)[:, : self.shape[0], : self.shape[1]]

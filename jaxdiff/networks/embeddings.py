@@ -1,4 +1,4 @@
-"""Embedding of the time, of the class and of tokens (arXiv 2006.11239 app. B; 2105.05233 for the class).
+"""Embedding of time, class, given vectors and tokens (arXiv 2006.11239 app. B; 2105.05233 for the class).
 
 features(t) = [cos(1000 t w_i), sin(1000 t w_i)], w_i = 10000^(-i / n), i < n, then Linear, SiLU, Linear; all float32.
 A second time s (flow maps, arXiv 2406.07507; MeanFlow, 2505.13447) has features and weights of its own.
@@ -38,7 +38,8 @@ class TimeEmbedding(nnx.Module):
 
 
 class Embedding(nnx.Module):
-    """What a network knows beside x: SiLU of the sum of the embeddings of t, of s and of the class.
+    """What a network knows beside x: SiLU of the sum of the embeddings of t, of s, of the class and of
+    a given vector.
 
     One row serves the whole batch as long as nothing in it differs between examples, so that a sampler, whose time
     is a scalar, pays for it once. Without `time` it is the embedding of the class alone.
@@ -52,6 +53,7 @@ class Embedding(nnx.Module):
         num_classes: int,
         two_times: bool = False,
         time: bool = True,
+        vector: int = 0,
         rngs: nnx.Rngs,
     ):
         if not (time or num_classes):
@@ -62,9 +64,14 @@ class Embedding(nnx.Module):
         rows = num_classes + 1
         draw = lambda: jax.random.normal(rngs.params(), (rows * width,)).reshape(rows, width)
         self.classes = nnx.Param(draw()) if num_classes else None
+        self.vector = Linear(vector, width, rngs=rngs) if vector else None
 
     def __call__(
-        self, t: Time, cond: Int[Array, " B"] | None = None, s: Time | None = None
+        self,
+        t: Time,
+        cond: Int[Array, " B"] | None = None,
+        s: Time | None = None,
+        vector: Float[Array, "B E"] | None = None,
     ) -> Float[Array, "*b width"]:
         """(B, width), or (1, width) where nothing differs between examples; (B, T, width) for t of shape (B, T).
 
@@ -79,6 +86,9 @@ class Embedding(nnx.Module):
             rows = table[-1:]
             if cond is not None:
                 rows = table.at[cond].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+            embedding = embedding + (rows[:, None] if embedding.ndim == 3 else rows)
+        if self.vector is not None and vector is not None:
+            rows = self.vector(vector)
             embedding = embedding + (rows[:, None] if embedding.ndim == 3 else rows)
         return jax.nn.silu(embedding)
 

@@ -1,5 +1,6 @@
-"""Images as patches and back: squares of pixels become channels, without any parameters."""
+"""Images as patches and back, and of odd sizes made larger: squares of pixels become channels, without parameters."""
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
@@ -16,9 +17,18 @@ def unpatches(tokens: Float[Array, "B T P"], height: int, width: int, size: int)
     return x.reshape(tokens.shape[0], height, width, -1)
 
 
-def check_patch(shape: tuple[int, int, int], size: int) -> None:
-    """Raises ValueError where `size` does not divide the height and the width of `shape`."""
-    if size < 1 or shape[0] % size or shape[1] % size:
-        raise ValueError(
-            f"patch must divide the size {shape[0]} x {shape[1]}, got {size}; pad the images or choose a divisor"
-        )
+def padded(shape: tuple[int, ...], factor: int) -> tuple[int, int]:
+    """The smallest height and width that hold `shape` and that `factor` divides.
+
+    Raises:
+        ValueError: a factor below 1.
+    """
+    if factor < 1:
+        raise ValueError(f"patch must be at least 1, got {factor}")
+    return -(-shape[0] // factor) * factor, -(-shape[1] // factor) * factor
+
+
+def pad(x: Float[Array, "B H W C"], size: tuple[int, int]) -> Float[Array, "B h w C"]:
+    """Repeat the last row and column until x has `size`; cut the result to x's size to undo it."""
+    rows, columns = size[0] - x.shape[1], size[1] - x.shape[2]
+    return jnp.pad(x, ((0, 0), (0, rows), (0, columns), (0, 0)), mode="edge") if rows or columns else x

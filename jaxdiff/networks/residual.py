@@ -1,4 +1,4 @@
-"""The residual block of DDPM++ and ADM (arXiv 2011.13456 app. H; 2105.05233 sec. 3), with optional self-attention.
+"""The residual block of DDPM++ and ADM (arXiv 2011.13456 app. H; 2105.05233 sec. 3), with optional attention.
 
 h = conv(dropout(silu(adaptive_norm(conv(resample(silu(norm(x)))))))), output (resample(x) + h) / sqrt(2); the second
 convolution starts at zero. Resampling inside the block (BigGAN's) halves by averaging and doubles by repeating.
@@ -14,12 +14,13 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
-from jaxdiff.networks.attention import SelfAttention
+from jaxdiff.networks.attention import CrossAttention, SelfAttention
 from jaxdiff.networks.dropout import dropout
 from jaxdiff.networks.layers import Conv, Linear
 from jaxdiff.networks.norms import GroupNorm
 
 Keys: TypeAlias = Key[Array, " B"] | None
+Context: TypeAlias = Float[Array, "B S F"] | None
 
 
 def halve(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
@@ -43,6 +44,8 @@ class Residual(nnx.Module):
         embedding: width of the embedding that scales and shifts the second norm.
         resample: `halve`, `double` or None.
         heads: attention heads after the convolutions, 0 for no attention.
+        context: features of a sequence that is attended to after that, 0 for none.
+        circular: the left and the right edge are neighbours.
         site: number of its dropout in the network.
     """
 
@@ -55,6 +58,8 @@ class Residual(nnx.Module):
         groups: int,
         resample: Callable[[Array], Array] | None = None,
         heads: int = 0,
+        context: int = 0,
+        circular: bool = False,
         rate: float | int,
         site: int,
         dtype: DTypeLike,
@@ -62,16 +67,19 @@ class Residual(nnx.Module):
     ):
         self.resample, self.rate, self.site = resample, rate, site
         self.first_norm = GroupNorm(inputs, groups=groups)
-        self.first = Conv(inputs, outputs, dtype=dtype, rngs=rngs)
+        self.first = Conv(inputs, outputs, circular=circular, dtype=dtype, rngs=rngs)
         self.modulation = Linear(embedding, 2 * outputs, dtype=dtype, rngs=rngs)
         self.last_norm = GroupNorm(outputs, groups=groups)
-        self.last = Conv(outputs, outputs, zero=True, dtype=dtype, rngs=rngs)
+        self.last = Conv(outputs, outputs, circular=circular, zero=True, dtype=dtype, rngs=rngs)
         self.skip = Linear(inputs, outputs, dtype=dtype, rngs=rngs) if inputs != outputs else None
         self.attention_norm = GroupNorm(outputs, groups=groups) if heads else None
         self.attention = SelfAttention(outputs, heads, zero=True, dtype=dtype, rngs=rngs) if heads else None
+        asks = heads > 0 and context > 0
+        self.context_norm = GroupNorm(outputs, groups=groups) if asks else None
+        self.context = CrossAttention(outputs, heads, context, dtype=dtype, rngs=rngs) if asks else None
 
     def __call__(
-        self, x: Float[Array, "B H W inputs"], embedding: Float[Array, "b E"], keys: Keys
+        self, x: Float[Array, "B H W inputs"], embedding: Float[Array, "b E"], keys: Keys, context: Context = None
     ) -> Float[Array, "B h w outputs"]:
         h = jax.nn.silu(self.first_norm(x))
         if self.resample is not None:
@@ -83,17 +91,20 @@ class Residual(nnx.Module):
         if self.attention is not None and self.attention_norm is not None:
             tokens = self.attention_norm(h).reshape(h.shape[0], -1, h.shape[-1])
             h = (h + self.attention(tokens).reshape(h.shape)) * math.sqrt(0.5)
+        if self.context is not None and self.context_norm is not None and context is not None:
+            tokens = self.context_norm(h).reshape(h.shape[0], -1, h.shape[-1])
+            h = h + self.context(tokens, context).reshape(h.shape)
         return h
 
 
 class Resample(nnx.Module):
     """Resampling without a residual branch (arXiv 2006.11239): a strided convolution, or doubling and a convolution."""
 
-    def __init__(self, channels: int, *, up: bool, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, channels: int, *, up: bool, circular: bool = False, dtype: DTypeLike, rngs: nnx.Rngs):
         self.up = up
-        self.conv = Conv(channels, channels, stride=1 if up else 2, dtype=dtype, rngs=rngs)
+        self.conv = Conv(channels, channels, stride=1 if up else 2, circular=circular, dtype=dtype, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "B H W C"], embedding: Float[Array, "b E"], keys: Keys
+        self, x: Float[Array, "B H W C"], embedding: Float[Array, "b E"], keys: Keys, context: Context = None
     ) -> Float[Array, "B h w C"]:
         return self.conv(double(x) if self.up else x)

@@ -212,7 +212,7 @@ class Transformer(nnx.Module):
             two_times=False,
             states=self.states,
             features=self.features,
-            clocks=True,
+            clocks=1,
             clean=self.block is not None,
         )
 

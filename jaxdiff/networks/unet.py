@@ -1,7 +1,8 @@
 """U-Net of DDPM++/ADM grade (arXiv 2006.11239; 2011.13456 app. H; 2105.05233 sec. 3).
 
 Levels of residual blocks with adaptive group norm, each half the size of the one before; every feature map on the way
-down is joined (concatenated) to its mirror image on the way up. The output convolution starts at zero.
+down is joined (concatenated) to its mirror image on the way up. The output convolution starts at zero. Sizes that do
+not halve often enough are padded at the bottom and the right, and the output is cut back.
 """
 
 from functools import partial
@@ -14,10 +15,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from jaxdiff.networks.checks import check_inputs, check_rate
+from jaxdiff.networks.conditions import Conditions, joined, latest
 from jaxdiff.networks.embeddings import Embedding
 from jaxdiff.networks.layers import Conv
 from jaxdiff.networks.norms import GroupNorm
-from jaxdiff.networks.patches import check_patch, patches, unpatches
+from jaxdiff.networks.patches import pad, padded, patches, unpatches
 from jaxdiff.networks.residual import Resample, Residual, double, halve
 from jaxdiff.types import Condition, Time
 
@@ -26,7 +28,7 @@ class UNet(nnx.Module):
     """U-Net for images (B, H, W, C).
 
     Args:
-        shape: (H, W, C); H and W must be divisible by patch 2^(levels - 1).
+        shape: (H, W, C).
         channels: channels of the first level.
         multipliers: channels of each level, in units of `channels`; their number is the number of levels.
         patch: side of the squares of pixels that become channels before the first level (and pixels again after the
@@ -39,6 +41,11 @@ class UNet(nnx.Module):
         groups: largest number of groups of a group norm; at least 4 channels stay in each group.
         dropout: probability in [0, 1), applied only where a call brings keys.
         num_classes: labels 0 ... num_classes - 1; label num_classes is the null label. 0: unconditional.
+        image_features, embedding_features, context_features: what a condition may hold beside a label, see
+            `jaxdiff.networks.conditions`: channels of a picture that is joined to x, numbers of a vector, features of
+            the elements of a sequence that the blocks with attention attend to; 0 for none.
+        clocks: take a time for each pixel, 0 where it is known; the times are then joined to x.
+        circular: the left and the right edge are neighbours, as in a panorama; W must then halve often enough.
         resample_with_blocks: change the size in residual blocks (arXiv 2105.05233), else by one convolution.
         two_times: accept a second time s.
         out_channels: channels of the output, C by default.
@@ -47,7 +54,7 @@ class UNet(nnx.Module):
         rngs: where the initial parameters come from.
 
     Raises:
-        ValueError: H or W cannot be halved often enough; head_dim does not divide the channels of a level that
+        ValueError: a W that is `circular` and would need padding; head_dim does not divide the channels of a level that
             attends; a dropout probability outside [0, 1).
     """
 
@@ -64,6 +71,11 @@ class UNet(nnx.Module):
         groups: int = 32,
         dropout: float | int = 0.0,
         num_classes: int = 0,
+        image_features: int = 0,
+        embedding_features: int = 0,
+        context_features: int = 0,
+        clocks: bool = False,
+        circular: bool = False,
         resample_with_blocks: bool = True,
         two_times: bool = False,
         out_channels: int | None = None,
@@ -72,17 +84,32 @@ class UNet(nnx.Module):
         rngs: nnx.Rngs,
     ):
         check_rate(dropout)
-        check_patch(shape, patch)
-        _check_size((shape[0] // patch, shape[1] // patch), len(multipliers))
+        self.padded = padded(shape, patch * 2 ** (len(multipliers) - 1))
+        if circular and self.padded[1] != shape[1]:
+            raise ValueError(
+                f"a circular width must be divisible by patch 2^(levels - 1) = {patch * 2 ** (len(multipliers) - 1)}, "
+                f"got {shape[1]}; use fewer multipliers or another width"
+            )
+        self.conditions = Conditions(image=image_features, embedding=embedding_features, context=context_features)
+        self.clocks = clocks
         self.shape, self.num_classes, self.two_times, self.remat = tuple(shape), num_classes, two_times, remat
         self.blocks, self.patch = blocks, patch
         features = 4 * channels
         self.embedding = Embedding(
-            features=channels, width=features, num_classes=num_classes, two_times=two_times, rngs=rngs
+            features=channels,
+            width=features,
+            num_classes=num_classes,
+            two_times=two_times,
+            vector=embedding_features,
+            rngs=rngs,
         )
-        self.stem = Conv(patch**2 * shape[-1], channels, dtype=dtype, rngs=rngs)
-        residual = partial(Residual, embedding=features, groups=groups, rate=dropout, dtype=dtype, rngs=rngs)
-        heights = [shape[0] // patch >> level for level in range(len(multipliers))]
+        inputs = shape[-1] * (2 if clocks else 1) + image_features
+        options = {"circular": circular, "dtype": dtype, "rngs": rngs}
+        self.stem = Conv(patch**2 * inputs, channels, **options)
+        residual = partial(
+            Residual, embedding=features, groups=groups, rate=dropout, context=context_features, **options
+        )
+        heights = [self.padded[0] // patch >> level for level in range(len(multipliers))]
         wide = [channels * multiplier for multiplier in multipliers]
         heads = [_heads(c, head_dim) if height in attention else 0 for c, height in zip(wide, heights, strict=True)]
         sites = count()
@@ -90,7 +117,7 @@ class UNet(nnx.Module):
         def resized(width: int, up: bool) -> Residual | Resample:
             if resample_with_blocks:
                 return residual(width, width, resample=double if up else halve, site=next(sites))
-            return Resample(width, up=up, dtype=dtype, rngs=rngs)
+            return Resample(width, up=up, **options)
 
         now, joined, down = channels, [channels], []
         for level, outputs in enumerate(wide):
@@ -115,7 +142,7 @@ class UNet(nnx.Module):
                 up.append(resized(now, up=True))
         self.up = nnx.List(up)
         self.norm = GroupNorm(now, groups=groups)
-        self.out = Conv(now, patch**2 * (out_channels or shape[-1]), zero=True, dtype=dtype, rngs=rngs)
+        self.out = Conv(now, patch**2 * (out_channels or shape[-1]), zero=True, **options)
 
     def __call__(
         self,
@@ -130,8 +157,11 @@ class UNet(nnx.Module):
 
         Args:
             x: network input (B, H, W, C).
-            t: time in [0, 1], 0 = data, shape () or (B,).
-            cond: integer labels (B,) in [0, num_classes]; None is the null label. A label outside gives NaN.
+            t: time in [0, 1], 0 = data, shape () or (B,); with `clocks` also (B, H), (B, H, W) or (B, H, W, C),
+                1 for an axis along which it is shared. The embedding takes the latest.
+            cond: integer labels (B,) in [0, num_classes], or a dict with any of `label`, `image` (B, H, W,
+                image_features), `embedding` (B, embedding_features), `context` (B, S, context_features). What is left
+                out is null: the label num_classes, zeros of the others. A label outside gives NaN.
             s: second time, as `t`; None is s = t. Only with `two_times`.
             key: one typed key per example (B,) for dropout; None for no dropout.
 
@@ -142,11 +172,15 @@ class UNet(nnx.Module):
             ValueError: a shape or dtype other than these, or a `cond` or `s` that the network was not built for.
         """
         contract = {"shape": self.shape, "num_classes": self.num_classes, "two_times": self.two_times}
-        check_inputs(x, t, cond, s, key, **contract)
-        embedding = self.embedding(t, cond, s)
-        run = lambda block, h: (jax.checkpoint(block) if self.remat else block)(h, embedding, key)
-        height, width = self.shape[0] // self.patch, self.shape[1] // self.patch
-        h = self.stem(patches(x, self.patch).reshape(x.shape[0], height, width, -1))
+        contract["clocks"] = 3 * self.clocks
+        check_inputs(x, t, None, s, key, **contract)
+        given = self.conditions.parts(cond, x)
+        check_inputs(x, t, given.label, s, key, **contract)
+        embedding = self.embedding(latest(t), given.label, s, given.embedding)
+        run = lambda block, h: (jax.checkpoint(block) if self.remat else block)(h, embedding, key, given.context)
+        height, width = self.padded[0] // self.patch, self.padded[1] // self.patch
+        h = pad(joined(x, t if self.clocks else None, given.image), self.padded)
+        h = self.stem(patches(h, self.patch).reshape(x.shape[0], height, width, -1))
         skips = [h]
         for block in self.down:
             h = run(block, h)
@@ -159,7 +193,8 @@ class UNet(nnx.Module):
                 h = jnp.concatenate([h, skips.pop()], -1)
             h = run(block, h)
         y = self.out(jax.nn.silu(self.norm(h))).astype(jnp.float32)
-        return unpatches(y.reshape(x.shape[0], height * width, -1), self.shape[0], self.shape[1], self.patch)
+        y = unpatches(y.reshape(x.shape[0], height * width, -1), *self.padded, self.patch)
+        return y[:, : self.shape[0], : self.shape[1]]
 
 
 def _heads(channels: int, head_dim: int) -> int:
@@ -169,14 +204,3 @@ def _heads(channels: int, head_dim: int) -> int:
             f"{next(d for d in range(head_dim, 0, -1) if channels % d == 0)} or other multipliers"
         )
     return max(1, channels // head_dim)
-
-
-def _check_size(shape: tuple[int, int], levels: int) -> None:
-    factor = 2 ** (levels - 1)
-    if shape[0] % factor or shape[1] % factor:
-        height, width = (-(-size // factor) * factor for size in shape[:2])
-        fits = max(n for n in range(levels) if not (shape[0] % 2**n or shape[1] % 2**n)) + 1
-        raise ValueError(
-            f"{levels} multipliers need a size that can be halved {levels - 1} times (divisible by {factor}), got "
-            f"{shape[0]} x {shape[1]}; pad to {height} x {width} or use {fits} multiplier{'s'[: fits > 1]}"
-        )
