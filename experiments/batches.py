@@ -13,7 +13,9 @@ from experiments.stream import Batch, Stream
 
 def describe(batch: Batch) -> DataInfo:
     """Shape and classes of arrays that came without a description."""
-    classes = 1 + int(np.max(batch["cond"])) if batch.get("cond") is not None else 0
+    cond = batch.get("cond")
+    labels = cond.get("label") if isinstance(cond, dict) else cond
+    classes = 0 if labels is None else 1 + int(np.max(labels))
     return DataInfo(shape=tuple(batch["x0"].shape[1:]), classes=tuple(map(str, range(classes))), name="arrays")
 
 
@@ -47,7 +49,7 @@ def take(stream: Stream, step: int, count: int) -> Batch:
     if count == 1:
         return numbered(next(stream), step)
     batches = [numbered(next(stream), step + i) for i in range(count)]
-    return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+    return jax.tree.map(lambda *rows: np.stack(rows), *batches)
 
 
 def numbered(batch: Batch, step: int) -> dict[str, Any]:

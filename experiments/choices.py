@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from experiments import networks, processes
+from experiments import data, networks, processes
 from experiments.recipe import Recipe
 from jaxdiff import grids, predictions, schedules, solvers, times, weightings
 
@@ -22,6 +22,12 @@ def _always(make: Callable[[], Any]) -> Choice:
 
 
 CHOICES: dict[str, dict[str, Choice]] = {
+    "data": {
+        "digits": _always(data.Digits),
+        "mnist": _always(data.Mnist),
+        "fashion-mnist": _always(data.FashionMnist),
+        "cifar10": _always(data.Cifar10),
+    },
     "process.schedule": {
         "cosine": _always(schedules.Cosine),
         "rectified-flow": _always(schedules.RectifiedFlow),

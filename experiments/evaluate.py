@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 from etils import epath
 
-from experiments import cli
+from experiments import cli, restoration
 from experiments.evaluation import evaluate, table
 from experiments.hardware import choose_devices
 from experiments.model import read_config
@@ -26,6 +26,10 @@ class Arguments:
     sampler: Annotated[Sampler, tyro.conf.arg(name="")]
     samples: int | None = None
     """Samples to draw; None for the recipe's number, usually that of the training examples."""
+    regressor: str | None = None
+    """Of a run that restores pictures: another run to compare with, which answers at once."""
+    pictures: int = 1_000
+    """Of a run that restores pictures: how many of the test split."""
     judges: int | None = None
     """Judge classifiers to average over; None for the recipe's number."""
     windows: int = 400
@@ -48,12 +52,16 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     arguments = cli.run_arguments(Arguments, "python -m experiments.evaluate", argv)
     options: dict[str, Any] = vars(arguments) | {"devices": choose_devices(arguments.devices)}
     recipe, info = read_config(epath.Path(arguments.run))
-    if info.tokenizer is None:
-        leave_out, judge, draw = {"windows", "draws"}, evaluate, table
+    of_text, of_restoring = {"windows", "draws"}, {"regressor", "pictures"}
+    if recipe.conditions.restores:
+        options["count"] = arguments.pictures
+        leave_out, judge, draw = of_text | {"samples", "judges", "pictures"}, restoration.evaluate, restoration.table
+    elif info.tokenizer is None:
+        leave_out, judge, draw = of_text | of_restoring, evaluate, table
     else:
         say = lambda line: print(line, file=sys.stderr)
         given = isinstance(recipe.data, Given)
-        leave_out = {"judges", "windows", "draws"} if given else {"judges"}
+        leave_out = {"judges"} | of_restoring | (of_text if given else set())
         judge, draw = functools.partial(answers.evaluate if given else text.evaluate, say=say), text.table
     result = judge(**{name: value for name, value in options.items() if name not in leave_out})
     print(draw(result))

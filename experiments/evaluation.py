@@ -82,7 +82,8 @@ def evaluate(
     test, test_labels = _arrays(images.test)
     if levels := model.recipe.levels:
         train, test = (from_levels(to_levels(split, levels), levels) for split in (train, test))
-    labels = None if train_labels is None else proportional_labels(train_labels, count)
+    known = train_labels if model.info.classes else None  # a model that is told no classes is judged without
+    labels = None if known is None else proportional_labels(known, count)
 
     began = time.perf_counter()
     draw = {"sampler": sampler, "seed": seed, "batch_size": options.batch_size, "devices": devices}
@@ -91,7 +92,7 @@ def evaluate(
     drawn, nfe = model.draw(params, labels, count, **draw)
     done = time.perf_counter()
     _say(f"drew {count} samples in {done - compiled:.1f} s (first batch with compilation: {compiled - began:.1f} s)")
-    panel = [_judge(images, train, train_labels, seed) for seed in range(judges or options.judges)]
+    panel = [judge_of(images, train, train_labels, seed) for seed in range(judges or options.judges)]
     sets = {
         "model": (drawn, labels),
         BASELINE: (gaussian_baseline(train, train_labels, labels, seed), labels),
@@ -161,7 +162,8 @@ def _likelihood(
     return {"pictures": len(rows), "draws": _DRAWS, "model": {"nats": size * nats, "nats_error": size * error}, **found}
 
 
-def _judge(images: Images, train: np.ndarray, labels: np.ndarray | None, seed: int) -> Judge:
+def judge_of(images: Images, train: np.ndarray, labels: np.ndarray | None, seed: int) -> Judge:
+    """The judge of a data set with this seed, from the cache or trained now."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxdiff" / "judges"
     began = time.perf_counter()
     judge = train_judge(train, labels, len(images.classes), seed=seed, cache_dir=cache)

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.data import Images
+from experiments.conditions import read_embeddings
+from experiments.data import Images, Split, from_pixels
 from experiments.data.levels import LevelPictures
 from experiments.model import DataInfo
 from experiments.recipe import Recipe
@@ -27,10 +28,30 @@ class BitWindows:
         return {"x0": to_bits(self.windows.take(examples, epochs, seed)["x0"], self.size)}
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Embedded:
+    """Pictures float32 (b, H, W, C) with their labels and a row of numbers for each."""
+
+    split: Split
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def take(self, examples: np.ndarray, epochs: np.ndarray, seed: int) -> dict[str, Any]:
+        pixels, labels = self.split[examples]
+        cond = {"embedding" if self.rows.ndim == 2 else "context": self.rows[examples]}
+        cond |= {} if labels is None else {"label": np.asarray(labels, np.int32)}
+        return {"x0": from_pixels(pixels), "cond": cond}
+
+
 def feed(recipe: Recipe, data: Images | Texts | Task) -> tuple[DataInfo, Any]:
     """`(info, examples)` of loaded data: a split of pictures, the windows of a text, or a task's training part."""
     if isinstance(data, Images):
         info = DataInfo.of(data)
+        if path := recipe.conditions.embeddings:
+            rows = read_embeddings(path, len(data.train))
+            return replace(info, embedding=rows.shape[1:]), Embedded(split=data.train, rows=rows)
         if not recipe.levels:
             return info, data.train
         return replace(info, tokens=recipe.levels), LevelPictures(split=data.train, count=recipe.levels)

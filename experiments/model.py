@@ -33,6 +33,7 @@ class DataInfo:
         tokens: values that a token can have; 0 for data that are real numbers.
         tokenizer: what the tokens say; None for data that are not text.
         features: numbers that are known of each token; 0 for none.
+        embedding: shape of the vector or sequence that comes with each example; () for none.
         prompt_length: places at the beginning of a window for a prompt and, behind them, one for a separator; 0 where
             a prompt may stand anywhere.
     """
@@ -44,6 +45,7 @@ class DataInfo:
     tokens: int = 0
     tokenizer: Any = None
     features: int = 0
+    embedding: tuple[int, ...] = ()
     prompt_length: int = 0
 
     @classmethod
@@ -55,12 +57,15 @@ class Model:
     """A recipe's network, process and optimiser for one kind of data; its sampler is compiled once a batch shape."""
 
     def __init__(self, recipe: Recipe, info: DataInfo):
+        told = recipe.conditions
+        info = info if told.label else dataclasses.replace(info, classes=())
         self.recipe, self.info = recipe, info
         self.process: Any = _process(recipe, info)
         process = self.process
         try:
             states = len(process.pi) if hasattr(process, "pi") else info.tokens
-            about = {"tokens": info.tokens, "states": states, "features": info.features}
+            about: dict[str, Any] = {"tokens": info.tokens, "states": states, "features": info.features}
+            about["told"] = told.features(info.shape, info.embedding)
             make = recipe.network.make(info.shape, len(info.classes), **about)
             self.init, self.apply = networks.functional(make)
             self._block: int | None = getattr(recipe.network, "block", None)
@@ -68,12 +73,14 @@ class Model:
         except ValueError as error:
             raise UserError(f"network {type(recipe.network).__name__} does not fit the data: {error}") from error
         self.optimizer = recipe.optimizer.build(recipe.steps)
+        self._null, rate = told.null(len(info.classes), info.embedding), recipe.cond_dropout
         self._objective = training.denoising(
             process,
             weighting=recipe.weighting,
-            null_cond=np.int32(len(info.classes)) if info.classes else None,
-            cond_dropout=recipe.cond_dropout if info.classes else 0.0,
+            null_cond=self._null,
+            cond_dropout=0.0 if self._null is None else rate,
         )
+        self._objective = told.told(self._objective, self._null, rate)
         if self._block:
             self._objective = _given_the_past(self._objective)
         self._learned = uncertainty.learned(self._objective)
@@ -121,7 +128,7 @@ class Model:
     def draw(
         self,
         params: Any,
-        cond: np.ndarray | None,
+        cond: Any,
         count: int,
         *,
         sampler: Sampler,
@@ -138,7 +145,8 @@ class Model:
 
         Args:
             params: the network's, usually averaged: `model.network(state.ema)`.
-            cond: labels (count,), features (count, L, F), or None for unconditional samples.
+            cond: labels (count,), features (count, L, F), a dict of what the network of pictures is told (see
+                `jaxdiff.networks.conditions`), or None for unconditional samples.
             batch_size: samples drawn at once; several devices round it up to a multiple of their number.
             trajectory: return every time of the grid, (steps + 1, count, H, W, C), instead of the last.
             devices: local ones to share the samples; one by default.
@@ -211,10 +219,12 @@ class Model:
         denoise = self.process.denoiser(jax.tree_util.Partial(self.apply, params), observed)
         if cond is None:
             return denoise, solver, 1
-        if sampler.guidance_scale == 1 or not self.info.classes:
+        parts = isinstance(cond, dict)
+        if sampler.guidance_scale == 1 or not (parts or self.info.classes):
             return guidance.condition(denoise, cond), solver, 1
+        null = {name: self._null[name] for name in cond} if parts else jnp.int32(len(self.info.classes))
         rule = guidance.scale(scale=jnp.float32(sampler.guidance_scale))
-        return guidance.classifier_free(denoise, cond, jnp.int32(len(self.info.classes)), rule), solver, 2
+        return guidance.classifier_free(denoise, cond, null, rule), solver, 2
 
 
 def _given_the_past(objective: training.Objective) -> training.Objective:

@@ -1,6 +1,6 @@
 """Networks as a recipe names them: hyper-parameters now, shape and classes once the data are known."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias
 
@@ -11,6 +11,9 @@ from jaxdiff import networks
 
 Make: TypeAlias = Callable[[nnx.Rngs], nnx.Module]
 Dtype: TypeAlias = Literal["float32", "bfloat16"]
+Told: TypeAlias = Mapping[str, Any]
+"""Arguments of a network of pictures for what it is told beside labels, see `experiments.conditions`."""
+NOTHING: Told = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +27,16 @@ class MLP:
     """Precision of the computation; parameters stay float32."""
 
     def make(
-        self, shape: tuple[int, ...], num_classes: int, *, tokens: int = 0, states: int = 0, features: int = 0
+        self,
+        shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        tokens: int = 0,
+        states: int = 0,
+        features: int = 0,
+        told: Told = NOTHING,
     ) -> Make:
+        _labels_alone(told)
         return _make(networks.MLP, self, _reals(shape, tokens), num_classes=num_classes)
 
 
@@ -51,9 +62,16 @@ class UNet:
     """Recompute activations in the backward pass: less memory, a third more time."""
 
     def make(
-        self, shape: tuple[int, ...], num_classes: int, *, tokens: int = 0, states: int = 0, features: int = 0
+        self,
+        shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        tokens: int = 0,
+        states: int = 0,
+        features: int = 0,
+        told: Told = NOTHING,
     ) -> Make:
-        return _pictures(networks.UNet, self, shape, num_classes, tokens, states)
+        return _pictures(networks.UNet, self, shape, tokens, states, num_classes=num_classes, **told)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +92,16 @@ class DiT:
     """Recompute activations in the backward pass: less memory, a third more time."""
 
     def make(
-        self, shape: tuple[int, ...], num_classes: int, *, tokens: int = 0, states: int = 0, features: int = 0
+        self,
+        shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        tokens: int = 0,
+        states: int = 0,
+        features: int = 0,
+        told: Told = NOTHING,
     ) -> Make:
-        return _pictures(networks.DiT, self, shape, num_classes, tokens, states)
+        return _pictures(networks.DiT, self, shape, tokens, states, num_classes=num_classes, **told)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +122,16 @@ class Transformer:
     """Recompute activations in the backward pass: less memory, a third more time."""
 
     def make(
-        self, shape: tuple[int, ...], num_classes: int, *, tokens: int = 0, states: int = 0, features: int = 0
+        self,
+        shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        tokens: int = 0,
+        states: int = 0,
+        features: int = 0,
+        told: Told = NOTHING,
     ) -> Make:
+        _labels_alone(told)
         if len(shape) > 2 or (len(shape) == 2 and tokens):
             raise ValueError(
                 f"it takes sequences, (L,) tokens or (L, C) numbers, got {shape}; use --network unet or dit"
@@ -117,16 +150,16 @@ def _make(module: Callable[..., nnx.Module], spec: Any, shape: tuple[int, ...], 
 
 
 def _pictures(
-    module: Callable[..., nnx.Module], spec: Any, shape: tuple[int, ...], num_classes: int, tokens: int, states: int
+    module: Callable[..., nnx.Module], spec: Any, shape: tuple[int, ...], tokens: int, states: int, **options: Any
 ) -> Make:
     """Of real channels, or of tokens one-hot."""
     if not tokens:
-        return _make(module, spec, shape, num_classes=num_classes)
+        return _make(module, spec, shape, **options)
     if len(shape) != 3:
         raise ValueError(f"it takes pictures, not sequences {shape} of tokens; use --network transformer")
 
     def inner(shape: tuple[int, ...], *, rngs: nnx.Rngs, **more: Any) -> nnx.Module:
-        return _make(module, spec, shape, num_classes=num_classes, **more)(rngs)
+        return _make(module, spec, shape, **options, **more)(rngs)
 
     return lambda rngs: networks.OneHot(inner, shape, tokens=tokens, states=states, rngs=rngs)
 
@@ -135,3 +168,8 @@ def _reals(shape: tuple[int, ...], tokens: int) -> tuple[int, ...]:
     if tokens:
         raise ValueError(f"it takes real numbers, not {tokens} kinds of tokens; use --network transformer")
     return shape
+
+
+def _labels_alone(told: Told) -> None:
+    if told:
+        raise ValueError("it is told labels alone; for small pictures, holes and embeddings use --network unet or dit")

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import jax
 import optax
 
+from experiments.conditions import Conditions
 from experiments.data import Cifar10, Digits, FashionMnist, Folder, Mnist, Tfds
 from experiments.networks import Network
 from experiments.processes import Process
@@ -110,7 +111,9 @@ class Recipe:
     averages: tuple[float, ...] = ()
     """Relative lengths of averages to keep snapshots of; two, 0.05 0.10, give any other later (sample --sigma-rel)."""
     cond_dropout: float = 0.1
-    """Share of training examples that lose their class, which guidance needs."""
+    """Share of training examples that lose their class and whatever else the network is told, which guidance needs."""
+    conditions: Conditions = field(default_factory=Conditions)
+    """What the network of pictures is told: class, small picture, known pixels, embeddings; any subset of them."""
     levels: int = 0
     """Levels of grey that pictures are rounded to, for processes of tokens; 0: pictures are real numbers."""
     flip: bool = False
@@ -164,6 +167,10 @@ class Recipe:
             raise ValueError(f"--levels must be 0 or in 2..256, got {self.levels}")
         if self.levels and (self.flip or not isinstance(self.data, Pictures)):
             raise ValueError("--levels are those of pictures, and without --flip; leave one of them out")
+        if self.levels and (self.conditions.restores or self.conditions.embeddings):
+            raise ValueError("--levels go with labels alone; leave the other --conditions out")
+        if self.flip and self.conditions.embeddings:
+            raise ValueError("--conditions.embeddings belong to pictures as they are; leave --flip out")
         if self.seed < 0:
             raise ValueError(f"--seed must not be negative, got {self.seed}")
         for flag, value in {"--ema": self.ema, "--cond-dropout": self.cond_dropout}.items():

@@ -313,5 +313,3 @@ def test_unet_on_patches_keeps_the_size_and_differs_only_in_cost():
     params = init(jax.random.key(1))
     assert params["stem"]["kernel"].shape == (3, 3, 4, 8)
     np.testing.assert_array_equal(apply(params, x, jnp.float32(0.5)), jnp.zeros_like(x))
-    with pytest.raises(ValueError, match="patch must divide"):
-        functional(lambda rngs: UNet((9, 9, 1), patch=2, rngs=rngs))

@@ -1,0 +1,28 @@
+"""Super-resolution of 28x28 pictures of clothes, 2 and 4 times by one network: ten minutes of two CPU cores.
+
+python -m experiments.train superres --data.raw-dir DIR
+python -m experiments.train superres --data mnist --data.raw-dir DIR
+python -m experiments.evaluate runs/superres
+python -m experiments.restore runs/superres --task superres --factor 4 --image FILE
+"""
+
+from experiments.conditions import Conditions
+from experiments.data import FashionMnist
+from experiments.networks import UNet
+from experiments.recipe import Evaluation, Optimizer, Recipe, Sampler
+from jaxdiff import Gaussian, grids, predictions, schedules, solvers
+
+
+def recipe() -> Recipe:
+    return Recipe(
+        data=FashionMnist(),
+        network=UNet(channels=32, multipliers=(1, 2), patch=2, blocks=1, attention=(7,), head_dim=32),
+        process=Gaussian(schedule=schedules.Cosine(), prediction=predictions.v()),
+        optimizer=Optimizer(learning_rate=2e-3, warmup=100),
+        conditions=Conditions(label=False, smaller=(2, 4)),
+        cond_dropout=0.05,
+        batch_size=64,
+        steps=1400,
+        sampler=Sampler(solver=solvers.DDIM(), grid=grids.uniform, steps=10),
+        evaluation=Evaluation(samples=2000, judges=1),
+    )
