@@ -47,6 +47,23 @@ def test_frechet_of_equal_sets_is_zero_and_a_shift_alone_gives_its_square():
     assert metrics.frechet_distance(a, a + np.arange(6.0)) == pytest.approx(55, rel=1e-9)
 
 
+def test_moments_of_parts_are_those_of_the_whole():
+    x = np.random.default_rng(0).normal(3.0, [1, 2, 3], (1000, 3))
+    parts = [metrics.Moments.of(x[i : i + 137]) for i in range(0, 1000, 137)]
+    whole, streamed = metrics.Moments.of(x), sum(parts[::-1], metrics.Moments.empty(3))
+    assert streamed.count == 1000
+    np.testing.assert_allclose(streamed.mean, whole.mean, rtol=1e-13)
+    np.testing.assert_allclose(streamed.covariance, np.cov(x.T), rtol=1e-12)
+    y = x[:300] * 1.1
+    assert streamed.distance(metrics.Moments.of(y)) == pytest.approx(metrics.frechet_distance(x, y), rel=1e-10)
+    with pytest.raises(ValueError, match="at least 2 rows for a covariance, got 0"):
+        metrics.Moments.empty(3).distance(whole)
+    with pytest.raises(ValueError, match="as many features in both, got 3 and 2"):
+        whole + metrics.Moments.empty(2)
+    with pytest.raises(ValueError, match="finite"):
+        metrics.Moments.of(np.array([[np.nan, 1.0]]))
+
+
 def test_frechet_of_singular_covariances():
     rng = np.random.default_rng(3)
     few = rng.standard_normal((5, 30))  # rank 4

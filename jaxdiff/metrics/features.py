@@ -1,6 +1,5 @@
 """Distances between a set of generated and a set of real features, both arrays of one row an example.
 
-    frechet_distance     |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^{1/2})              arXiv 1706.08500, eq. 6
     precision, recall    fraction of fake in the union of the real balls, and the reverse     arXiv 1904.06991, eq. 1
     density              1 / (k M) sum_j sum_i 1[fake_j in ball of real_i]                    arXiv 2002.09797, eq. 3
     coverage             fraction of real balls that hold a fake                              arXiv 2002.09797, eq. 5
@@ -17,32 +16,6 @@ import numpy as np
 from jaxtyping import Array, Float, Real
 
 # Two array arguments name their axes differently so that a mismatch reaches the ValueError below.
-
-
-def frechet_distance(a: Real[np.ndarray | Array, "N D"], b: Real[np.ndarray | Array, "M E"]) -> float:
-    """Squared 2-Wasserstein distance of the Gaussians with the sample means and (unbiased) covariances of two sets.
-
-    Its expectation for finite sets from one distribution is not 0 but of order (1 / N + 1 / M) D, so a value says
-    little without the same figure between two real sets of those sizes.
-
-    Args:
-        a: features, shape (N, D), N >= 2; the covariance may be singular.
-        b: features, shape (M, D), M >= 2.
-
-    Returns:
-        The distance, at least 0 (rounding below is removed), in squared units of the features.
-
-    Raises:
-        ValueError: fewer than 2 rows, unequal D, or values that are not finite.
-    """
-    x, y = pair(a, b, 2)
-    mean_x, mean_y = x.mean(0), y.mean(0)
-    cov_x, cov_y = _covariance(x - mean_x), _covariance(y - mean_y)
-    # (C_a C_b)^{1/2} has the trace of the symmetric (A C_b A)^{1/2}, A = C_a^{1/2}. Its eigenvalues are the singular
-    # values of A B, B = C_b^{1/2}, taken directly: rooting eigenvalues of 1e-16 would leave errors of 1e-8.
-    root = np.linalg.svd(_root(cov_x) @ _root(cov_y), compute_uv=False).sum()
-    distance = np.sum((mean_x - mean_y) ** 2) + np.trace(cov_x) + np.trace(cov_y) - 2 * root
-    return float(max(distance, 0.0))
 
 
 def precision_recall(
@@ -142,15 +115,6 @@ def _neighbours(k: int) -> int:
     if k < 1:
         raise ValueError(f"k counts neighbours and must be at least 1, got {k}")
     return k
-
-
-def _covariance(centred: np.ndarray) -> np.ndarray:
-    return centred.T @ centred / (len(centred) - 1)
-
-
-def _root(covariance: np.ndarray) -> np.ndarray:
-    values, vectors = np.linalg.eigh(covariance)
-    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T  # singular ones have eigenvalues of about -1e-17
 
 
 def _squares(rows: np.ndarray, columns: np.ndarray, chunk: int) -> Iterator[tuple[slice, np.ndarray]]:
