@@ -14,6 +14,7 @@ from jaxdiff.networks.block import Block, modulate
 from jaxdiff.networks.checks import check_inputs, check_rate
 from jaxdiff.networks.embeddings import Embedding
 from jaxdiff.networks.layers import Linear
+from jaxdiff.networks.norms import EPSILON
 from jaxdiff.networks.patches import check_patch, patches, unpatches
 from jaxdiff.networks.positions import rotary_2d, sincos_2d
 from jaxdiff.types import Condition, Time
@@ -34,6 +35,8 @@ class DiT(nnx.Module):
         rotary: axial rotary positions in attention (then width / heads must be divisible by 4), else fixed 2-D
             sinusoids added to the tokens.
         qk_norm: RMS-normalise queries and keys.
+        mlp_epsilon: added to the variance in the norm before an MLP.
+        max_period: of the sinusoids of 1000 t, see `time_features`.
         two_times: accept a second time s.
         out_channels: channels of the output, C by default.
         dtype: compute dtype; parameters, embeddings, statistics, softmax and the output are float32.
@@ -57,6 +60,8 @@ class DiT(nnx.Module):
         dropout: float | int = 0.0,
         rotary: bool = False,
         qk_norm: bool = True,
+        mlp_epsilon: float = EPSILON,
+        max_period: float | int = 10000,
         two_times: bool = False,
         out_channels: int | None = None,
         dtype: DTypeLike = jnp.float32,
@@ -73,15 +78,11 @@ class DiT(nnx.Module):
         self.shape, self.num_classes, self.two_times, self.remat = tuple(shape), num_classes, two_times, remat
         self.patch, self.rotary, self.head_dim = patch, rotary, width // heads
         self.dtype = jnp.dtype(dtype)
-        self.embedding = Embedding(features=256, width=width, num_classes=num_classes, two_times=two_times, rngs=rngs)
+        known = {"num_classes": num_classes, "two_times": two_times, "max_period": max_period}
+        self.embedding = Embedding(features=256, width=width, **known, rngs=rngs)
         self.stem = Linear(patch**2 * shape[-1], width, dtype=dtype, rngs=rngs)
-        hidden = int(mlp_ratio * width)
-        self.blocks = nnx.List(
-            [
-                Block(width, heads, hidden=hidden, qk_norm=qk_norm, rate=dropout, site=2 * i, dtype=dtype, rngs=rngs)
-                for i in range(depth)
-            ]
-        )
+        kind = {"hidden": int(mlp_ratio * width), "qk_norm": qk_norm, "mlp_epsilon": mlp_epsilon, "rate": dropout}
+        self.blocks = nnx.List([Block(width, heads, **kind, site=2 * i, dtype=dtype, rngs=rngs) for i in range(depth)])
         self.modulation = Linear(width, 2 * width, zero=True, dtype=dtype, rngs=rngs)
         self.out = Linear(width, patch**2 * (out_channels or shape[-1]), zero=True, dtype=dtype, rngs=rngs)
 

@@ -40,7 +40,10 @@ class Linear(nnx.Module):
 
 
 class Conv(nnx.Module):
-    """3x3 convolution, channels last, the size kept (or halved by `stride=2`), in `dtype`."""
+    """3x3 convolution, channels last, the size kept (or halved by `stride=2`), in `dtype`.
+
+    With stride 2 its windows stand on pixels 1, 3, ... of the map (arXiv 2006.11239), or, `centred`, on 0, 2, ....
+    """
 
     def __init__(
         self,
@@ -48,12 +51,13 @@ class Conv(nnx.Module):
         outputs: int,
         *,
         stride: int = 1,
+        centred: bool = False,
         zero: bool = False,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.dtype = jnp.dtype(dtype)
-        self.stride = stride
+        self.stride, self.padding = stride, ((1, 1), (1, 1)) if centred else "SAME"
         self.kernel = _kernel((3, 3, inputs, outputs), zero, rngs)
         self.bias = nnx.Param(jnp.zeros(outputs))
 
@@ -61,6 +65,6 @@ class Conv(nnx.Module):
         kernel, bias = self.kernel[...].astype(self.dtype), self.bias[...].astype(self.dtype)
         strides = (self.stride, self.stride)
         y = jax.lax.conv_general_dilated(
-            x.astype(self.dtype), kernel, strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            x.astype(self.dtype), kernel, strides, self.padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
         return y + bias

@@ -1,9 +1,11 @@
 """U-Net of DDPM++/ADM grade (arXiv 2006.11239; 2011.13456 app. H; 2105.05233 sec. 3).
 
 Levels of residual blocks with adaptive group norm, each half the size of the one before; every feature map on the way
-down is joined (concatenated) to its mirror image on the way up. The output convolution starts at zero.
+down is joined (concatenated) to its mirror image on the way up. The output convolution starts at zero. The defaults are
+DDPM++'s; DDPM itself has `additive=True, residual_scale=1, resample_with_blocks=False`.
 """
 
+import math
 from functools import partial
 from itertools import count
 
@@ -16,7 +18,7 @@ from jaxtyping import Array, Float, Key
 from jaxdiff.networks.checks import check_inputs, check_rate
 from jaxdiff.networks.embeddings import Embedding
 from jaxdiff.networks.layers import Conv
-from jaxdiff.networks.norms import GroupNorm
+from jaxdiff.networks.norms import EPSILON, GroupNorm
 from jaxdiff.networks.patches import check_patch, patches, unpatches
 from jaxdiff.networks.residual import Resample, Residual, double, halve
 from jaxdiff.types import Condition, Time
@@ -36,10 +38,16 @@ class UNet(nnx.Module):
             is left out, so that the default serves many sizes. The middle attends too, as in the papers; () gives a
             network without attention.
         head_dim: channels per attention head; a level with fewer channels has one head.
-        groups: largest number of groups of a group norm; at least 4 channels stay in each group.
+        groups: largest number of groups of a group norm; at least `group_channels` stay in each group.
+        group_channels: see `groups`.
+        epsilon: added to the variance in a group norm.
         dropout: probability in [0, 1), applied only where a call brings keys.
         num_classes: labels 0 ... num_classes - 1; label num_classes is the null label. 0: unconditional.
         resample_with_blocks: change the size in residual blocks (arXiv 2105.05233), else by one convolution.
+        centred: where one convolution halves the size, its windows stand on pixels 0, 2, ..., not on 1, 3, ....
+        additive: the embedding is added in a block (arXiv 2006.11239), instead of scaling and shifting its second norm.
+        residual_scale: factor of the sum of a branch and what it is added to; 1 in arXiv 2006.11239 and 2105.05233.
+        max_period: of the sinusoids of 1000 t, see `time_features`.
         two_times: accept a second time s.
         out_channels: channels of the output, C by default.
         dtype: compute dtype; parameters, embeddings, statistics, softmax and the output are float32.
@@ -62,9 +70,15 @@ class UNet(nnx.Module):
         attention: tuple[int, ...] = (16, 8),
         head_dim: int = 64,
         groups: int = 32,
+        group_channels: int = 4,
+        epsilon: float = EPSILON,
         dropout: float | int = 0.0,
         num_classes: int = 0,
         resample_with_blocks: bool = True,
+        centred: bool = False,
+        additive: bool = False,
+        residual_scale: float | int = math.sqrt(0.5),
+        max_period: float | int = 10000,
         two_times: bool = False,
         out_channels: int | None = None,
         dtype: DTypeLike = jnp.float32,
@@ -77,11 +91,12 @@ class UNet(nnx.Module):
         self.shape, self.num_classes, self.two_times, self.remat = tuple(shape), num_classes, two_times, remat
         self.blocks, self.patch = blocks, patch
         features = 4 * channels
-        self.embedding = Embedding(
-            features=channels, width=features, num_classes=num_classes, two_times=two_times, rngs=rngs
-        )
+        known = {"num_classes": num_classes, "two_times": two_times, "max_period": max_period}
+        self.embedding = Embedding(features=channels, width=features, **known, rngs=rngs)
         self.stem = Conv(patch**2 * shape[-1], channels, dtype=dtype, rngs=rngs)
-        residual = partial(Residual, embedding=features, groups=groups, rate=dropout, dtype=dtype, rngs=rngs)
+        norm = partial(GroupNorm, groups=groups, least=group_channels, epsilon=epsilon)
+        kind = {"embedding": features, "norm": norm, "additive": additive, "scale": residual_scale}
+        residual = partial(Residual, **kind, rate=dropout, dtype=dtype, rngs=rngs)
         heights = [shape[0] // patch >> level for level in range(len(multipliers))]
         wide = [channels * multiplier for multiplier in multipliers]
         heads = [_heads(c, head_dim) if height in attention else 0 for c, height in zip(wide, heights, strict=True)]
@@ -90,7 +105,7 @@ class UNet(nnx.Module):
         def resized(width: int, up: bool) -> Residual | Resample:
             if resample_with_blocks:
                 return residual(width, width, resample=double if up else halve, site=next(sites))
-            return Resample(width, up=up, dtype=dtype, rngs=rngs)
+            return Resample(width, up=up, centred=centred and not up, dtype=dtype, rngs=rngs)
 
         now, joined, down = channels, [channels], []
         for level, outputs in enumerate(wide):
@@ -114,7 +129,7 @@ class UNet(nnx.Module):
             if level:
                 up.append(resized(now, up=True))
         self.up = nnx.List(up)
-        self.norm = GroupNorm(now, groups=groups)
+        self.norm = norm(now)
         self.out = Conv(now, patch**2 * (out_channels or shape[-1]), zero=True, dtype=dtype, rngs=rngs)
 
     def __call__(
