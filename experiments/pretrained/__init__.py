@@ -15,11 +15,12 @@ gives for k = 1000 t - 1 (which may be fractional). The step between 1000 t and 
 cosine, and lies in the parameters: see `layouts.time_kernel`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 from flax import nnx
 
@@ -49,15 +50,24 @@ def load(folder: epath.PathLike) -> tuple[Callable[[nnx.Rngs], nnx.Module], Para
         UserError: no such files, or pickles alone; another architecture, or an option that the networks lack; tensors
             that are missing, left over or of another shape.
     """
-    config, arrays = read(epath.Path(folder))
+    return convert(*read(epath.Path(folder)))
+
+
+def convert(
+    config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> tuple[Callable[[nnx.Rngs], nnx.Module], Params]:
+    """`load` of what the two files hold: the entries of `config.json`, and float32 arrays by name.
+
+    Raises:
+        UserError: as `load` does.
+    """
     kind = config.get("_class_name")
     if kind not in _CONVERT:
         raise UserError(
-            f"needed a model of class {' or '.join(_CONVERT)}, got {kind} in {folder}; text-to-image models and "
-            "autoencoders do not load"
+            f"needed a model of class {' or '.join(_CONVERT)}, got {kind}; text-to-image models and autoencoders do "
+            "not load"
         )
-    options, tensors = Options(config), Tensors(arrays)
-    make, params = _CONVERT[kind](options, tensors)
+    make, params = _CONVERT[kind](Options(config), Tensors(arrays))
     _check(make, params)
     return make, jax.tree.map(jnp.asarray, params)
 
