@@ -2,7 +2,9 @@
 
 import functools
 import json
+import re
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -218,6 +220,20 @@ def test_sampling_is_that_of_a_pipeline(clip, tmp_path):
     print(np.abs((x / 2 + 0.5).clip(0, 1) - expected).max(), np.abs(expected - expected.mean()).max())
     np.testing.assert_allclose((x / 2 + 0.5).clip(0, 1), expected, atol=1e-3)
     assert expected.std() > 0.1
+
+
+def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
+    """On a small model in the place of the published one."""
+    small = SMALL["digits"] | {"sample_size": 32, "in_channels": 3, "out_channels": 3, "num_class_embeds": None}
+    pipeline = diffusers.DDPMPipeline(build("digits", small), diffusers.DDPMScheduler())
+    pipeline.save_pretrained(tmp_path / "ddpm-cifar10-32")
+    page = Path(__file__).parents[1] / "docs" / "pretrained.md"
+    (code,) = re.findall(r"^```py\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(code, str(page), "exec"), names)
+    assert names["x"].shape == (16, 32, 32, 3) and int(names["info"].nfe) == 20
+    assert np.abs(names["x"]).max() <= 1
 
 
 def test_older_names_and_half_precision(copied):
