@@ -85,12 +85,15 @@ SMALL = {
         "out_channels": 1,
         "block_out_channels": (16, 32),
         "norm_num_groups": 16,
+        "norm_eps": 1e-2,
         "down_block_types": ("DownBlock2D", "DownBlock2D"),
         "up_block_types": ("UpBlock2D", "UpBlock2D"),
         "layers_per_block": 1,
         "num_class_embeds": 5,
     },
-    "dit": DIT | {"sample_size": 8, "num_attention_heads": 4, "attention_head_dim": 8, "num_embeds_ada_norm": 4},
+    "dit": DIT
+    | {"sample_size": 8, "num_attention_heads": 4, "attention_head_dim": 8, "num_embeds_ada_norm": 4}
+    | {"norm_eps": 1e-2},  # of the norm before the MLP alone, and large enough to be seen
 }
 STEPS = np.array([0, 17, 500, 999])
 
