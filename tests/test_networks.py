@@ -14,8 +14,10 @@ from jaxdiff.networks.attention import SelfAttention
 from jaxdiff.networks.block import Block
 from jaxdiff.networks.dropout import dropout
 from jaxdiff.networks.embeddings import time_features
+from jaxdiff.networks.layers import Conv
 from jaxdiff.networks.norms import GroupNorm, groups_of, layer_norm, rms_norm
 from jaxdiff.networks.positions import rotary_2d
+from jaxdiff.networks.residual import Residual
 
 # These tests compile much and compute little.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -254,6 +256,32 @@ def test_unet_without_resampling_blocks_other_channels_and_oblong_images():
     assert set(shapes["down"]["1"]) == {"conv"}
 
 
+def test_strided_windows_stand_on_odd_pixels_or_centred_on_even_ones():
+    pixels = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    for centred, first in ((False, 1), (True, 0)):
+        conv = Conv(1, 1, stride=2, centred=centred, zero=True, rngs=nnx.Rngs(0))
+        conv.kernel[...] = conv.kernel[...].at[1, 1].set(1)  # the middle of a window
+        np.testing.assert_array_equal(conv(pixels), pixels[:, first::2, first::2])
+
+
+def test_a_residual_block_scales_and_shifts_or_adds_and_its_sum_is_scaled():
+    norm = partial(GroupNorm, groups=8, least=1, epsilon=1e-3)
+    options = {"embedding": 3, "norm": norm, "rate": 0, "site": 0, "dtype": jnp.float32, "rngs": nnx.Rngs(0)}
+    x = jnp.asarray(np.random.default_rng(5).normal(size=(2, 4, 4, 8)), jnp.float32)
+    rows = jnp.ones((1, 3))
+    adds, scales = Residual(8, 8, additive=True, scale=1, **options), Residual(8, 8, **options)
+    assert (adds.modulation.kernel.shape, scales.modulation.kernel.shape) == ((3, 8), (3, 16))
+    assert adds.last_norm.groups == 8 and adds.last_norm.epsilon == 1e-3
+    np.testing.assert_array_equal(adds(x, rows, None), x)  # the last convolution starts at zero
+    np.testing.assert_allclose(scales(x, rows, None), x * 0.5**0.5, rtol=1e-6)
+    for block in (adds, scales):
+        block.last.kernel[...] = jnp.ones_like(block.last.kernel[...])
+    near = lambda block, by: np.testing.assert_allclose(block(x, by * rows, None), block(x, 0 * rows, None), atol=1e-2)
+    near(adds, 5.0)  # a channel is a group: its norm takes away what is added
+    with pytest.raises(AssertionError):
+        near(scales, 5.0)
+
+
 def test_rotary_positions_see_differences_alone():
     angles = rotary_2d(2, 4, 8)
     assert angles.shape == (8, 4)
@@ -302,6 +330,10 @@ def test_time_features_tell_near_times_apart_and_are_exact_at_zero():
     assert features.shape == (3, 16) and features.dtype == jnp.float32
     np.testing.assert_array_equal(features[0], np.repeat([1.0, 0.0], 8))
     assert jnp.abs(features[1] - features[2]).max() > 0.5
+    # A period of 10^6 at 6 features: the frequencies are 1, 1/100 and 1/10000, those of 10^4 with n - 1 for n.
+    angles = 500 * np.array([1, 1e-2, 1e-4])
+    expected = np.concatenate([np.cos(angles), np.sin(angles)])
+    np.testing.assert_allclose(time_features(0.5, 6, 10**6)[0], expected, atol=1e-4)
 
 
 def test_unet_on_patches_keeps_the_size_and_differs_only_in_cost():

@@ -18,17 +18,17 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jaxdiff.networks.attention import CrossAttention, Memory, SelfAttention
 from jaxdiff.networks.dropout import dropout
 from jaxdiff.networks.layers import Linear
-from jaxdiff.networks.norms import layer_norm
+from jaxdiff.networks.norms import EPSILON, layer_norm
 
 Rows: TypeAlias = Float[Array, "b C"] | Float[Array, "b g C"]
 """What steers tokens: one row an example, or g rows, of which each serves T / g neighbours; b is B or 1."""
 
 
 def modulate(
-    h: Float[Array, "B T C"], scale: Float[Array, "... C"], shift: Float[Array, "... C"]
+    h: Float[Array, "B T C"], scale: Float[Array, "... C"], shift: Float[Array, "... C"], epsilon: float = EPSILON
 ) -> Float[Array, "B T C"]:
     """Adaptive layer norm: norm(h) (1 + scale) + shift."""
-    return layer_norm(h) * (1 + scale) + shift
+    return layer_norm(h, epsilon) * (1 + scale) + shift
 
 
 class Scales(nnx.Module):
@@ -66,6 +66,7 @@ class Block(nnx.Module):
         context: features of a sequence that is attended to between attention and MLP, 0 for none.
         steered: whether there is an embedding; then it must be given, and else None.
         rate, site: dropout probability of both branches, and its numbers `site` and `site + 1`.
+        mlp_epsilon: added to the variance in the norm before the MLP.
     """
 
     def __init__(
@@ -79,10 +80,11 @@ class Block(nnx.Module):
         steered: bool = True,
         rate: float | int = 0.0,
         site: int = 0,
+        mlp_epsilon: float = EPSILON,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.rate, self.site = rate, site
+        self.rate, self.site, self.mlp_epsilon = rate, site, mlp_epsilon
         linear = lambda: Linear(width, 6 * width, zero=True, dtype=dtype, rngs=rngs)
         self.modulation = linear() if steered else Scales(width, count=2)
         self.attention = SelfAttention(width, heads, qk_norm=qk_norm, dtype=dtype, rngs=rngs)
@@ -127,5 +129,5 @@ class Block(nnx.Module):
         h = h + gate1 * dropout(branch, self.rate, keys, self.site)
         if self.context is not None and context is not None:
             h = h + self.context(layer_norm(h), context)
-        branch = self.last(jax.nn.gelu(self.first(modulate(h, scale2, shift2))))
+        branch = self.last(jax.nn.gelu(self.first(modulate(h, scale2, shift2, self.mlp_epsilon))))
         return h + gate2 * dropout(branch, self.rate, keys, self.site + 1), memory

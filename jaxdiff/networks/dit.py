@@ -16,6 +16,7 @@ from jaxdiff.networks.checks import check_inputs, check_rate
 from jaxdiff.networks.conditions import Conditions, joined, latest
 from jaxdiff.networks.embeddings import Embedding
 from jaxdiff.networks.layers import Linear
+from jaxdiff.networks.norms import EPSILON
 from jaxdiff.networks.patches import pad, padded, patches, unpatches
 from jaxdiff.networks.positions import rotary_2d, sincos_2d
 from jaxdiff.types import Condition, Time
@@ -40,6 +41,8 @@ class DiT(nnx.Module):
         rotary: axial rotary positions in attention (then width / heads must be divisible by 4), else fixed 2-D
             sinusoids added to the tokens.
         qk_norm: RMS-normalise queries and keys.
+        mlp_epsilon: added to the variance in the norm before an MLP.
+        max_period: of the sinusoids of 1000 t, see `time_features`.
         two_times: accept a second time s.
         out_channels: channels of the output, C by default.
         dtype: compute dtype; parameters, embeddings, statistics, softmax and the output are float32.
@@ -67,6 +70,8 @@ class DiT(nnx.Module):
         dropout: float | int = 0.0,
         rotary: bool = False,
         qk_norm: bool = True,
+        mlp_epsilon: float = EPSILON,
+        max_period: float | int = 10000,
         two_times: bool = False,
         out_channels: int | None = None,
         dtype: DTypeLike = jnp.float32,
@@ -83,14 +88,13 @@ class DiT(nnx.Module):
         self.patch, self.rotary, self.head_dim = patch, rotary, width // heads
         self.padded, self.clocks, self.dtype = padded(shape, patch), clocks, jnp.dtype(dtype)
         self.conditions = Conditions(image=image_features, embedding=embedding_features, context=context_features)
-        options = {"num_classes": num_classes, "two_times": two_times, "vector": embedding_features}
-        self.embedding = Embedding(features=256, width=width, **options, rngs=rngs)
+        known = {"num_classes": num_classes, "two_times": two_times, "max_period": max_period}
+        self.embedding = Embedding(features=256, width=width, **known, vector=embedding_features, rngs=rngs)
         inputs = shape[-1] * (2 if clocks else 1) + image_features
         self.stem = Linear(patch**2 * inputs, width, dtype=dtype, rngs=rngs)
-        options = {"hidden": int(mlp_ratio * width), "qk_norm": qk_norm, "context": context_features}
-        self.blocks = nnx.List(
-            [Block(width, heads, **options, rate=dropout, site=2 * i, dtype=dtype, rngs=rngs) for i in range(depth)]
-        )
+        kind = {"hidden": int(mlp_ratio * width), "qk_norm": qk_norm, "mlp_epsilon": mlp_epsilon, "rate": dropout}
+        kind["context"] = context_features
+        self.blocks = nnx.List([Block(width, heads, **kind, site=2 * i, dtype=dtype, rngs=rngs) for i in range(depth)])
         self.modulation = Linear(width, 2 * width, zero=True, dtype=dtype, rngs=rngs)
         self.out = Linear(width, patch**2 * (out_channels or shape[-1]), zero=True, dtype=dtype, rngs=rngs)
 

@@ -1,6 +1,6 @@
 """Embedding of time, class, given vectors and tokens (arXiv 2006.11239 app. B; 2105.05233 for the class).
 
-features(t) = [cos(1000 t w_i), sin(1000 t w_i)], w_i = 10000^(-i / n), i < n, then Linear, SiLU, Linear; all float32.
+features(t) = [cos(1000 t w_i), sin(1000 t w_i)], w_i = period^(-i / n), i < n, then Linear, SiLU, Linear; all float32.
 A second time s (flow maps, arXiv 2406.07507; MeanFlow, 2505.13447) has features and weights of its own.
 """
 
@@ -16,10 +16,13 @@ from jaxdiff.networks.layers import Linear
 from jaxdiff.types import Time
 
 
-def time_features(t: Time, features: int) -> Float[Array, "*b features"]:
-    """Sinusoids of 1000 t at `features` / 2 geometric frequencies, (*t.shape, features); one row for a scalar time."""
+def time_features(t: Time, features: int, max_period: float | int = 10000) -> Float[Array, "*b features"]:
+    """Sinusoids of 1000 t at `features` / 2 geometric frequencies, (*t.shape, features); one row for a scalar time.
+
+    The frequencies fall from 1 towards 1 / `max_period`, which is one past the last of them.
+    """
     count = features // 2
-    frequencies = 1000 * jnp.exp(-math.log(10000) / count * jnp.arange(count, dtype=jnp.float32))
+    frequencies = 1000 * jnp.exp(-math.log(max_period) / count * jnp.arange(count, dtype=jnp.float32))
     t = jnp.asarray(t, jnp.float32)
     angles = t.reshape(*(t.shape or (1,)), 1) * frequencies
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)
@@ -28,13 +31,13 @@ def time_features(t: Time, features: int) -> Float[Array, "*b features"]:
 class TimeEmbedding(nnx.Module):
     """A time of shape (), (B,) or (B, T) as vectors (1, width), (B, width) or (B, T, width)."""
 
-    def __init__(self, *, features: int, width: int, rngs: nnx.Rngs):
-        self.features = features + features % 2
+    def __init__(self, *, features: int, width: int, max_period: float | int = 10000, rngs: nnx.Rngs):
+        self.features, self.max_period = features + features % 2, max_period
         self.first = Linear(self.features, width, rngs=rngs)
         self.last = Linear(width, width, rngs=rngs)
 
     def __call__(self, t: Time) -> Float[Array, "*b width"]:
-        return self.last(jax.nn.silu(self.first(time_features(t, self.features))))
+        return self.last(jax.nn.silu(self.first(time_features(t, self.features, self.max_period))))
 
 
 class Embedding(nnx.Module):
@@ -54,12 +57,14 @@ class Embedding(nnx.Module):
         two_times: bool = False,
         time: bool = True,
         vector: int = 0,
+        max_period: float | int = 10000,
         rngs: nnx.Rngs,
     ):
         if not (time or num_classes):
             raise ValueError("an embedding needs something to embed, got neither a time nor classes; leave it out")
-        self.time = TimeEmbedding(features=features, width=width, rngs=rngs) if time else None
-        self.second = TimeEmbedding(features=features, width=width, rngs=rngs) if two_times else None
+        of_time = lambda: TimeEmbedding(features=features, width=width, max_period=max_period, rngs=rngs)
+        self.time = of_time() if time else None
+        self.second = of_time() if two_times else None
         # Standard normal as in arXiv 2105.05233; the last row is the null label.
         rows = num_classes + 1
         draw = lambda: jax.random.normal(rngs.params(), (rows * width,)).reshape(rows, width)

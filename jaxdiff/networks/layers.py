@@ -42,6 +42,7 @@ class Linear(nnx.Module):
 class Conv(nnx.Module):
     """3x3 convolution, channels last, the size kept (or halved by `stride=2`), in `dtype`.
 
+    With stride 2 its windows stand on pixels 1, 3, ... of the map (arXiv 2006.11239), or, `centred`, on 0, 2, ....
     Beyond the edges lie zeros; with `circular` the left and the right edge are neighbours, as in a panorama.
     """
 
@@ -51,20 +52,23 @@ class Conv(nnx.Module):
         outputs: int,
         *,
         stride: int = 1,
+        centred: bool = False,
         circular: bool = False,
         zero: bool = False,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.dtype = jnp.dtype(dtype)
-        self.stride, self.circular = stride, circular
+        self.stride, self.centred, self.circular = stride, centred, circular
         self.kernel = _kernel((3, 3, inputs, outputs), zero, rngs)
         self.bias = nnx.Param(jnp.zeros(outputs))
 
     def __call__(self, x: Float[Array, "B H W inputs"]) -> Float[Array, "B h w outputs"]:
         kernel, bias = self.kernel[...].astype(self.dtype), self.bias[...].astype(self.dtype)
         strides, x = (self.stride, self.stride), x.astype(self.dtype)
-        edges = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, "SAME")
+        edges = [(1, 1), (1, 1)]
+        if not self.centred:
+            edges = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, "SAME")
         if self.circular:
             x, edges[1] = jnp.pad(x, ((0, 0), (0, 0), edges[1], (0, 0)), mode="wrap"), (0, 0)
         y = jax.lax.conv_general_dilated(x, kernel, strides, edges, dimension_numbers=("NHWC", "HWIO", "NHWC"))

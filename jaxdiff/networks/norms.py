@@ -12,11 +12,11 @@ from jaxtyping import Array, Float
 EPSILON = 1e-6
 
 
-def layer_norm(x: Float[Array, "... C"]) -> Float[Array, "... C"]:
-    """Zero mean and unit variance over the last axis; dtype kept."""
+def layer_norm(x: Float[Array, "... C"], epsilon: float = EPSILON) -> Float[Array, "... C"]:
+    """Zero mean and unit variance over the last axis, but for `epsilon` in the variance; dtype kept."""
     wide = x.astype(jnp.float32)
     centred = wide - wide.mean(-1, keepdims=True)
-    return (centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + EPSILON)).astype(x.dtype)
+    return (centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + epsilon)).astype(x.dtype)
 
 
 def rms_norm(x: Float[Array, "... C"], scale: Float[Array, " C"]) -> Float[Array, "... C"]:
@@ -25,19 +25,25 @@ def rms_norm(x: Float[Array, "... C"], scale: Float[Array, " C"]) -> Float[Array
     return (wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + EPSILON) * scale).astype(x.dtype)
 
 
-def groups_of(channels: int, groups: int) -> int:
-    """The largest number of equal groups that is at most `groups` and leaves at least 4 channels in each.
+def groups_of(channels: int, groups: int, least: int = 4) -> int:
+    """The largest number of equal groups that is at most `groups` and leaves at least `least` channels in each.
 
     With one channel a group the norm would erase a 1 x 1 feature map.
     """
-    return max(g for g in range(1, max(1, min(groups, channels // 4)) + 1) if channels % g == 0)
+    return max(g for g in range(1, max(1, min(groups, channels // least)) + 1) if channels % g == 0)
 
 
 class GroupNorm(nnx.Module):
-    """Zero mean and unit variance over space and each group of channels, then an affine map per channel."""
+    """Zero mean and unit variance over space and each group of channels, then an affine map per channel.
 
-    def __init__(self, channels: int, *, groups: int = 32):
-        self.groups = groups_of(channels, groups)
+    Args:
+        channels: of the feature maps.
+        groups, least: largest number of groups, and smallest of channels in each; see `groups_of`.
+        epsilon: added to the variance.
+    """
+
+    def __init__(self, channels: int, *, groups: int = 32, least: int = 4, epsilon: float = EPSILON):
+        self.groups, self.epsilon = groups_of(channels, groups, least), epsilon
         self.scale = nnx.Param(jnp.ones(channels))
         self.bias = nnx.Param(jnp.zeros(channels))
 
@@ -54,7 +60,7 @@ class GroupNorm(nnx.Module):
         pixels = wide.reshape(size, -1, channels)
         grouped = lambda a: a.mean(1).reshape(size, self.groups, -1).mean(-1)
         mean, square = grouped(pixels), grouped(jnp.square(pixels))
-        rate = jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0) + EPSILON)
+        rate = jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0) + self.epsilon)
         spread = lambda a: jnp.repeat(a, channels // self.groups, axis=-1)
         # Everything that depends on the channel alone becomes one multiply-add over the feature map.
         slope = spread(rate) * self.scale[...]

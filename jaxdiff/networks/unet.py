@@ -2,9 +2,11 @@
 
 Levels of residual blocks with adaptive group norm, each half the size of the one before; every feature map on the way
 down is joined (concatenated) to its mirror image on the way up. The output convolution starts at zero. Sizes that do
-not halve often enough are padded at the bottom and the right, and the output is cut back.
+not halve often enough are padded at the bottom and the right, and the output is cut back. The defaults are DDPM++'s;
+DDPM itself has `additive=True, residual_scale=1, resample_with_blocks=False`.
 """
 
+import math
 from functools import partial
 from itertools import count
 
@@ -18,7 +20,7 @@ from jaxdiff.networks.checks import check_inputs, check_rate
 from jaxdiff.networks.conditions import Conditions, joined, latest
 from jaxdiff.networks.embeddings import Embedding
 from jaxdiff.networks.layers import Conv
-from jaxdiff.networks.norms import GroupNorm
+from jaxdiff.networks.norms import EPSILON, GroupNorm
 from jaxdiff.networks.patches import pad, padded, patches, unpatches
 from jaxdiff.networks.residual import Resample, Residual, double, halve
 from jaxdiff.types import Condition, Time
@@ -38,7 +40,9 @@ class UNet(nnx.Module):
             is left out, so that the default serves many sizes. The middle attends too, as in the papers; () gives a
             network without attention.
         head_dim: channels per attention head; a level with fewer channels has one head.
-        groups: largest number of groups of a group norm; at least 4 channels stay in each group.
+        groups: largest number of groups of a group norm; at least `group_channels` stay in each group.
+        group_channels: see `groups`.
+        epsilon: added to the variance in a group norm.
         dropout: probability in [0, 1), applied only where a call brings keys.
         num_classes: labels 0 ... num_classes - 1; label num_classes is the null label. 0: unconditional.
         image_features, embedding_features, context_features: what a condition may hold beside a label, see
@@ -47,6 +51,10 @@ class UNet(nnx.Module):
         clocks: take a time for each pixel, 0 where it is known; the times are then joined to x.
         circular: the left and the right edge are neighbours, as in a panorama; W must then halve often enough.
         resample_with_blocks: change the size in residual blocks (arXiv 2105.05233), else by one convolution.
+        centred: where one convolution halves the size, its windows stand on pixels 0, 2, ..., not on 1, 3, ....
+        additive: the embedding is added in a block (arXiv 2006.11239), instead of scaling and shifting its second norm.
+        residual_scale: factor of the sum of a branch and what it is added to; 1 in arXiv 2006.11239 and 2105.05233.
+        max_period: of the sinusoids of 1000 t, see `time_features`.
         two_times: accept a second time s.
         out_channels: channels of the output, C by default.
         dtype: compute dtype; parameters, embeddings, statistics, softmax and the output are float32.
@@ -69,6 +77,8 @@ class UNet(nnx.Module):
         attention: tuple[int, ...] = (16, 8),
         head_dim: int = 64,
         groups: int = 32,
+        group_channels: int = 4,
+        epsilon: float = EPSILON,
         dropout: float | int = 0.0,
         num_classes: int = 0,
         image_features: int = 0,
@@ -77,6 +87,10 @@ class UNet(nnx.Module):
         clocks: bool = False,
         circular: bool = False,
         resample_with_blocks: bool = True,
+        centred: bool = False,
+        additive: bool = False,
+        residual_scale: float | int = math.sqrt(0.5),
+        max_period: float | int = 10000,
         two_times: bool = False,
         out_channels: int | None = None,
         dtype: DTypeLike = jnp.float32,
@@ -95,20 +109,14 @@ class UNet(nnx.Module):
         self.shape, self.num_classes, self.two_times, self.remat = tuple(shape), num_classes, two_times, remat
         self.blocks, self.patch = blocks, patch
         features = 4 * channels
-        self.embedding = Embedding(
-            features=channels,
-            width=features,
-            num_classes=num_classes,
-            two_times=two_times,
-            vector=embedding_features,
-            rngs=rngs,
-        )
+        known = {"num_classes": num_classes, "two_times": two_times, "max_period": max_period}
+        self.embedding = Embedding(features=channels, width=features, **known, vector=embedding_features, rngs=rngs)
         inputs = shape[-1] * (2 if clocks else 1) + image_features
         options = {"circular": circular, "dtype": dtype, "rngs": rngs}
         self.stem = Conv(patch**2 * inputs, channels, **options)
-        residual = partial(
-            Residual, embedding=features, groups=groups, rate=dropout, context=context_features, **options
-        )
+        norm = partial(GroupNorm, groups=groups, least=group_channels, epsilon=epsilon)
+        kind = {"embedding": features, "norm": norm, "additive": additive, "scale": residual_scale}
+        residual = partial(Residual, **kind, context=context_features, rate=dropout, **options)
         heights = [self.padded[0] // patch >> level for level in range(len(multipliers))]
         wide = [channels * multiplier for multiplier in multipliers]
         heads = [_heads(c, head_dim) if height in attention else 0 for c, height in zip(wide, heights, strict=True)]
@@ -117,7 +125,7 @@ class UNet(nnx.Module):
         def resized(width: int, up: bool) -> Residual | Resample:
             if resample_with_blocks:
                 return residual(width, width, resample=double if up else halve, site=next(sites))
-            return Resample(width, up=up, **options)
+            return Resample(width, up=up, centred=centred and not up, **options)
 
         now, joined, down = channels, [channels], []
         for level, outputs in enumerate(wide):
@@ -141,7 +149,7 @@ class UNet(nnx.Module):
             if level:
                 up.append(resized(now, up=True))
         self.up = nnx.List(up)
-        self.norm = GroupNorm(now, groups=groups)
+        self.norm = norm(now)
         self.out = Conv(now, patch**2 * (out_channels or shape[-1]), zero=True, **options)
 
     def __call__(
