@@ -53,7 +53,7 @@ def parse(layout: str, info: DataInfo, canvas: tuple[int, int]) -> tuple[Region,
         raise UserError(f"--layout {layout!r}: give every item a place, as in 7@left,3@right, or none of them")
     told = [concepts(what, info) for what, _, _ in written]
     if not any(placed):
-        edges = np.round(np.linspace(0, canvas[1], len(items) + 1)).astype(int)
+        edges = [round(i * canvas[1] / len(items)) for i in range(len(items) + 1)]
         masks = [_box(canvas, (0, canvas[0]), edges[i : i + 2]) for i in range(len(items))]
     else:
         masks = [None if place == "rest" else _place(place, canvas) for _, _, place in written]

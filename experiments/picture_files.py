@@ -1,4 +1,4 @@
-"""What programs on single pictures share: reading them, the run's own test pictures, and what is left beside a sheet."""
+"""What programs on single pictures share: reading them, the run's own test pictures, and writing results."""
 
 import json
 import sys

@@ -193,7 +193,7 @@ def gaussian(x, t, cond):
 
 
 def test_langevin_steps_bring_samples_nearer_to_the_product_of_concepts():
-    """p1 p2 / p of normals is normal: precision 1/v1 + 1/v2 - 1/v, which sums of scores miss at every level of noise."""
+    """p1 p2 / p of normals is normal: precision 1/v1 + 1/v2 - 1/v, which a sum of scores misses."""
     size, pair, plain = 20_000, jnp.array([[0.8, 0.5], [-0.2, 0.5]]), jnp.array([0.0, 1.0])
     mean, variance = (0.8 / 0.5 - 0.2 / 0.5) / 3, 1 / 3
     both = compose.concepts(gaussian, jnp.broadcast_to(pair, (size, 2, 2)), plain, (1.0, 1.0))

@@ -100,9 +100,10 @@ def concepts(
     """
     strengths = jnp.asarray(scales, jnp.float32)
     shapes = {jnp.shape(c)[1] if jnp.ndim(c) > 1 else None for c in jax.tree.leaves(conds)}
-    if strengths.ndim not in (1, 2) or shapes != {strengths.shape[-1]}:
+    count = strengths.shape[-1] if strengths.ndim else 0
+    if strengths.ndim not in (1, 2) or shapes != {count}:
         raise ValueError(
-            f"conds must have leading axes (B, n) with one scale for each of the n, got {strengths.shape[-1] if strengths.ndim else 0} "
+            f"conds must have leading axes (B, n) with one scale for each of the n, got {count} "
             f"scales and shapes {[jnp.shape(c) for c in jax.tree.leaves(conds)]}"
         )
     uncond = jax.tree.map(jnp.asarray, uncond)

@@ -1,9 +1,11 @@
 """Editing a picture with a model that knows its kind: how far towards noise it goes, and the grid that leads there.
 
-    SDEdit      x_t = alpha x0 + sigma eps,  then t -> 0    sample(..., below(grid, t), x0=picture)     (arXiv 2108.01073)
-    inversion   0 -> t by a deterministic solver,           sample(..., below(grid, t)[::-1], x=picture)
-                then t -> 0 under another condition         sample(..., below(grid, t), x=inverted)     (arXiv 2010.02502, sec. 4.3)
-    with a mask SDEdit around `RePaint(inner, mask, picture)`: what the mask knows comes back bit for bit
+    SDEdit      x_t = alpha x0 + sigma eps, then t -> 0    sample(..., below(grid, t), x0=picture)
+    inversion   0 -> t by a deterministic solver           sample(..., below(grid, t)[::-1], x=picture)
+                then t -> 0 under another condition        sample(..., below(grid, t), x=inverted)
+
+(arXiv 2108.01073; 2010.02502, sec. 4.3.) With a mask it is SDEdit by `RePaint(inner, mask, picture)`: what the mask
+knows comes back bit for bit.
 
 t = 0 leaves the picture as it is, t = 1 forgets it where alpha(1) = 0. SDEdit with `solvers.Ancestral` draws from
 p(x0 | x_t), the law of the SDE; solvers of the ODE carry x_t along the flow instead, whose law given the picture is

@@ -2,7 +2,7 @@
 
     D(p) = sum_j W_j(p) D(x[window_j], c_j)(p) / sum_j W_j(p)
 
-at each place p, over windows j and what they are told, c_j. W_j falls linearly from the middle of a window to its edges.
+at each place p, over windows j and what they are told, c_j. W_j falls linearly from a window's middle to its edges.
 Where the canvas has regions m_i of their own conditions c_i, a window is told of each region that has a good share of
 it, and what it then says counts where that region is:
 
