@@ -32,7 +32,7 @@ class Arguments:
     canvas: str | None = None
     """HEIGHTxWIDTH in pixels, at least the run's pictures; their size by default."""
     stride: str | None = None
-    """DOWNxACROSS, pixels from one window to the next; about half a window by default."""
+    """DOWNxACROSS, pixels from one window to the next; by default the largest of at most 3/4 of a window that fits."""
     circular: bool = False
     """Join the canvas at its left and right ends: a panorama that wraps around."""
     own: float = 0.75
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     regions = canvas.parse(arguments.layout, model.info, size)
     if arguments.stride is None:
         around = (False, arguments.circular)
-        stride = tuple(_half(n, w, joined) for n, w, joined in zip(size, window, around, strict=True))
+        stride = tuple(_fitting(n, w, joined) for n, w, joined in zip(size, window, around, strict=True))
     else:
         stride = canvas.size_of(arguments.stride, "--stride")
     denoise, evaluations = plan(
@@ -114,10 +114,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     return figures
 
 
-def _half(size: int, window: int, around: bool) -> int:
-    """The largest stride of at most half a window that divides the room; the window itself where there is none."""
+def _fitting(size: int, window: int, around: bool) -> int:
+    """The largest stride of at most 3/4 of a window that divides the room; the window itself where there is none."""
     room = size if around and size > window else size - window
-    return next((stride for stride in range(max(window // 2, 1), 0, -1) if room and room % stride == 0), window)
+    return next((stride for stride in range(max(3 * window // 4, 1), 0, -1) if room and room % stride == 0), window)
 
 
 if __name__ == "__main__":

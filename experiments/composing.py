@@ -151,25 +151,24 @@ def draw(
 
 
 def seams(pictures: np.ndarray, denoise: compose.Windows, regions: Sequence[Region], circular: bool) -> dict[str, Any]:
-    """Seam ratios: mean step between neighbouring pixels across borders, over that everywhere else; 1 shows nothing.
+    """Seam ratios: mean step between neighbouring pixels across borders, over that just beside; 1 where nothing shows.
 
     Of the borders of `regions` (`region_seam`), of the edges of windows inside the canvas (`window_seam`), and of where
-    the canvas is joined (`wrap_seam`); None where there is no such border. Pictures that are empty at a border for
-    their own reasons, such as between two digits, have a ratio below 1 without any seam.
+    the canvas is joined (`wrap_seam`); None where there is no such border.
     """
-    height, width = denoise.canvas
     masks, (h, w) = np.stack([region.mask for region in regions]), denoise.weights.shape[1:]
-    border = lambda axis: np.flatnonzero(np.diff(masks.astype(int), axis=axis + 1).any((0, 2 - axis)))
-    edges = lambda axis, size, length: np.array(
-        sorted({(corner[axis] + end) % size for corner in denoise.corners for end in (0, length)} - {0}), int
-    )
     across, down = steps(pictures, 2, circular=circular), steps(pictures, 1)
+    border = lambda axis: np.flatnonzero(np.diff(masks.astype(int), axis=axis + 1).any((0, 2 - axis)))
+    edges = lambda axis, length: np.array(
+        sorted({(corner[axis] + end) % denoise.canvas[axis] for corner in denoise.corners for end in (0, length)} - {0})
+    )
+    wrap = np.array([denoise.canvas[1] - 1] if circular else [])
     found = {
         "region_seam": [(across, border(1)), (down, border(0))],
-        "window_seam": [(across, edges(1, width, w) - 1), (down, edges(0, height, h) - 1)],
-        "wrap_seam": [(across, np.array([width - 1] if circular else [], int))],
+        "window_seam": [(across, edges(1, w) - 1), (down, edges(0, h) - 1)],
+        "wrap_seam": [(across, wrap)],
     }
-    return {name: _ratio(sides) for name, sides in found.items()}
+    return {name: seam_ratio(sides) for name, sides in found.items()}
 
 
 def steps(pictures: np.ndarray, axis: int, *, circular: bool = False) -> np.ndarray:
@@ -182,7 +181,12 @@ def steps(pictures: np.ndarray, axis: int, *, circular: bool = False) -> np.ndar
     return np.abs(np.diff(x.astype(np.float64), axis=axis)).mean(tuple({0, 1, 2, 3} - {axis}))
 
 
-def _ratio(sides: Sequence[tuple[np.ndarray, np.ndarray]]) -> float | None:
-    at = np.concatenate([step[places] for step, places in sides])
-    others = np.concatenate([np.delete(step, places) for step, places in sides if len(places)] or [np.zeros(0)])
-    return float(at.mean() / others.mean()) if len(at) and len(others) and others.mean() > 0 else None
+def seam_ratio(sides: Sequence[tuple[np.ndarray, np.ndarray]], reach: int = 2) -> float | None:
+    """Mean of `steps` at the given places over the mean at the `reach` places on either side of each.
+
+    What pictures show near a border, such as the gap between two digits, is on both sides of the fraction.
+    """
+    beside = [-i for i in range(1, reach + 1)] + [*range(1, reach + 1)]
+    at = np.concatenate([step[places.astype(int)] for step, places in sides])
+    near = [step[(int(k) + i) % len(step)] for step, places in sides for k in places for i in beside]
+    return float(at.mean() / np.mean(near)) if len(at) and np.mean(near) > 0 else None

@@ -68,6 +68,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         raise UserError("--mask and --paste both say what may change: give one of them")
     if min(arguments.count, arguments.times) < 1:
         raise UserError("--count and --times must be at least 1")
+    if not 0 <= arguments.strength <= 1:
+        raise UserError(
+            f"--strength must lie in [0, 1], 0 leaves the picture and 1 draws another, got {arguments.strength}"
+        )
     run, sampler = epath.Path(arguments.run), arguments.sampler
     model, params, _ = load(run, step=arguments.step, unfinished=arguments.unfinished)
     if model.info.tokenizer is not None:

@@ -43,8 +43,8 @@ def edit(
     method: str,
     strength: float,
     sampler: Sampler,
-    source: int | None = None,
-    target: int | None = None,
+    source: int | np.ndarray | None = None,
+    target: int | np.ndarray | None = None,
     changed: np.ndarray | None = None,
     times: int = 1,
     count: int = 1,
@@ -53,11 +53,11 @@ def edit(
     """`count` edits of a picture; outside of `changed` they are the picture bit for bit.
 
     Args:
-        picture: float32 (1, H, W, C) in [-1, 1].
+        picture: float32 (1, H, W, C) in [-1, 1], or as many as samples.
         method: one of `METHODS`; an inversion draws nothing, so that all of its samples are one.
         strength: time of [0, 1] to which the picture goes.
         sampler: solver, grid, steps and the guidance scale of `target`.
-        source: the class that the picture is inverted under, None for no condition.
+        source: the class that the picture is inverted under, one or one for each sample; None for no condition.
         target: the class that it is drawn with.
         changed: bool (H, W), True where the picture may change; for sdedit.
         times: repetitions of each step with a mask, see `conditioning.RePaint`.
@@ -80,8 +80,9 @@ def edit(
             + ", ".join(kind.__name__.lower() for kind in _INVERTIBLE)
         )
     solver, run = sampler.solver, jax.jit(jaxdiff.sample, static_argnames=("spec", "trajectory"))
-    start = jnp.asarray(np.repeat(picture, count, 0))
+    start = jnp.asarray(np.broadcast_to(picture, (count, *picture.shape[1:])))
     key, shared = jax.random.key(seed), {"trajectory": True}
+    moves = lambda path, times: np.asarray(path[:, 0])[np.r_[True, np.diff(times) != 0]]
     try:
         grid = conditioning.editing.below(sampler.times(model.process.schedule), strength)
         denoise, evaluations = _denoiser(model, params, target, sampler.guidance_scale, count)
@@ -89,7 +90,7 @@ def edit(
             back, _ = _denoiser(model, params, source, 1.0, count)
             x, there = run(key, model.process, back, solver, grid[::-1], x=start, **shared)
             x, info = run(key, model.process, denoise, solver, grid, x=x, **shared)
-            path = np.concatenate([there.trajectory[:, 0], info.trajectory[1:, 0]])
+            path = np.concatenate([moves(there.trajectory, grid[::-1]), moves(info.trajectory, grid)[1:]])
             return Edited(np.asarray(x), path, int(there.nfe) + int(info.nfe) * evaluations)
         if changed is not None:
             kept = jnp.broadcast_to(jnp.asarray(~_fitting(changed, model))[None, :, :, None], start.shape)
@@ -100,16 +101,16 @@ def edit(
     samples = np.asarray(x)
     if changed is not None:
         samples = np.where(changed[None, :, :, None], samples, np.asarray(start))
-    return Edited(samples, np.asarray(info.trajectory[:, 0]), int(info.nfe) * evaluations)
+    return Edited(samples, moves(info.trajectory, grid), int(info.nfe) * evaluations)
 
 
-def _denoiser(model: Model, params: Any, label: int | None, scale: float, count: int) -> tuple[Any, int]:
+def _denoiser(model: Model, params: Any, label: int | np.ndarray | None, scale: float, count: int) -> tuple[Any, int]:
     """The denoiser under a class, or under none, and its network evaluations a call."""
     plain = model.process.denoiser(jax.tree_util.Partial(model.apply, params))
     if not model.info.classes:
         return plain, 1
     null = len(model.info.classes)
-    told = jnp.full(count, null if label is None else label, jnp.int32)
+    told = jnp.broadcast_to(jnp.asarray(null if label is None else label, jnp.int32), count)
     if label is None or scale == 1:
         return guidance.condition(plain, told), 1
     return guidance.classifier_free(plain, told, jnp.int32(null), guidance.scale(scale=jnp.float32(scale))), 2

@@ -69,7 +69,8 @@ def windows(
         canvas: (H, W) in pixels.
         window: (h, w), what `denoise` takes.
         stride: pixels from one window to the next, down and across, at most the window.
-        circular: whether an axis is joined at its ends, such as the width of a panorama of 360 degrees.
+        circular: whether an axis is joined at its ends, such as the width of a panorama of 360 degrees. Its window i
+            has the pixels from i to i + 1 strides in the middle.
         regions: m arrays of weights, not negative, of positive sum at each place; known when this is called.
         conds: the condition of each region, a pytree with leading axis m: what `denoise` is then called with.
         own: share of a window that makes it one region's alone, in (0.5, 1]; regions with no more than 1 - own of a
@@ -110,7 +111,9 @@ def _starts(name: str, size: int, window: int, stride: int, around: bool) -> lis
             f"windows of {window} every {stride} must cover a {name} of {size}{' that is joined' * around} without gap "
             f"or rest: the stride must divide {room}, and be at most the window, and that at most the canvas"
         )
-    return [i * stride for i in range(room // stride + (0 if around and size > window else 1))]
+    if around and size > window:  # each in the middle of its stride: a circle has no first window
+        return [(i * stride - (window - stride) // 2) % size for i in range(room // stride)]
+    return [i * stride for i in range(room // stride + 1)]
 
 
 def _checked(regions: Any, conds: Condition, canvas: tuple[int, int], own: float) -> np.ndarray:

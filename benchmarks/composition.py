@@ -1,0 +1,163 @@
+"""Two digits on one canvas, panoramas and edits with a run on single digits, judged by a classifier of real ones.
+
+    python -m benchmarks.composition RUN         measures; the run is on MNIST, its test split is needed
+    python -m benchmarks.composition --redraw    the tables again, from the JSON
+
+Every ordered pair of different classes, `--each` canvases a pair. The judge sees a window's width at the left and at
+the right end of a canvas and must name both classes. Methods: windows of their own region (`own` 0.75), windows whose
+places keep to their region (`own` 1), the mean of both classes' scores everywhere, and two independent samples cut in
+the middle; beside them real test digits at the same places, the brighter of both where they overlap. What a seam is:
+`benchmarks.composition_measures`. Prints tables in Markdown, those of docs/composition.md, and draws its picture.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import io
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from benchmarks.composition_measures import (
+    Setting,
+    both_everywhere,
+    cut,
+    edited,
+    judged,
+    one_picture,
+    overlaid,
+    panorama,
+    real_pairs,
+    side_by_side,
+)
+from benchmarks.progress import Progress
+from experiments.hardware import describe_devices, versions
+from experiments.judge import train_judge
+from experiments.model import load
+
+OURS, HARD = "windows of their own region", "windows, hard regions"
+SUM, PASTE, REAL = "mean of both scores everywhere", "two samples, cut", "real digits, overlaid"
+SHOWN = ((7, 3), (2, 5), (4, 0), (9, 8), (1, 6), (5, 7))
+
+
+def measure(
+    setting: Setting, widths: list[int], panoramas: int, edits: int
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The figures, and pictures to show: name -> (N, H, W, C) in [-1, 1]."""
+    say, shown, rows = Progress("composition", len(widths) + 5), {}, []
+    picture = setting.model.info.shape[1]
+    alone = lambda i: setting.canvases(
+        picture, lambda pair, size: one_picture(pair[i], size), own=1, scale=setting.scale, seed=1 + i
+    )
+    (left, nfe), (right, _) = alone(0), alone(1)
+    say("single pictures")
+    real_left, real_right = real_pairs(setting)
+    for width in widths:
+        began = time.perf_counter()
+        sets = {OURS: setting.canvases(width, side_by_side, own=0.75, scale=setting.scale)}
+        seconds = time.perf_counter() - began
+        say(f"{width} columns, {OURS}")
+        if width == widths[0]:
+            sets[HARD] = setting.canvases(width, side_by_side, own=1.0, scale=setting.scale)
+            say(f"{width} columns, {HARD}")
+            sets[SUM] = setting.canvases(width, both_everywhere, own=1.0, scale=setting.scale / 2)
+            say(f"{width} columns, {SUM}")
+        real = overlaid(real_left, real_right, width)
+        sets |= {PASTE: (cut(left, right, width), 2 * nfe), REAL: (real, 0)}
+        for name, (drawn, evaluations) in sets.items():
+            rows.append({"width": width, "method": name, "nfe": evaluations, **judged(setting, drawn, real)})
+            if width == widths[0]:
+                shown[name] = drawn[[setting.pairs.index(pair) * setting.each for pair in SHOWN]]
+        rows[-len(sets)]["seconds_a_canvas"] = round(seconds / len(real), 3)
+    around = panorama(setting, panoramas, shown)
+    say("panoramas")
+    return {"canvases": rows, "panorama": around, "edits": edited(setting, edits, shown)}, shown
+
+
+def tables(result: dict[str, Any]) -> str:
+    """Markdown: canvases, then edits."""
+    lines = [
+        "| canvas | method | NFE | both recognised (95 %) | left, right | seam: beside, elsewhere, over real |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in result["canvases"]:
+        low, high = row["interval"]
+        seam = ", ".join("-" if row[k] is None else f"{row[k]:.2f}" for k in ("seam", "elsewhere", "over_real"))
+        named = f"{row['both']:.3f} ({low:.3f} to {high:.3f}) | {row['left']:.3f}, {row['right']:.3f}"
+        lines.append(f"| 28 x {row['width']} | {row['method']} | {row['nfe'] or '-'} | {named} | {seam} |")
+    lines += ["", "| method | strength | NFE | recognised as the new class (95 %) | as the old one | change |"]
+    lines.append("|---|---|---|---|---|---|")
+    for row in result["edits"]:
+        low, high = row["interval"]
+        named = f"{row['recognised']:.3f} ({low:.3f} to {high:.3f}) | {row['still_the_old_class']:.3f}"
+        lines.append(f"| {row['method']} | {row['strength']} | {row['nfe']} | {named} | {row['change']:.2f} |")
+    return "\n".join(lines) + f"\n\npanorama: {json.dumps(result['panorama'])}"
+
+
+def draw(shown: dict[str, np.ndarray]) -> bytes:
+    """One row a method."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 0.62 * len(shown)), layout="constrained")
+    axes = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
+    for axis, (name, pictures) in zip(axes, shown.items(), strict=True):
+        gap = np.full((len(pictures), pictures.shape[1], 2, 1), 0.3, np.float32)
+        row = np.concatenate([np.concatenate([p, g], 1) for p, g in zip(pictures, gap, strict=True)], 1)[:, :-2, 0]
+        axis.imshow(row, cmap="gray", vmin=-1, vmax=1, interpolation="nearest", aspect="equal")
+        axis.set_anchor("W")
+        axis.set_title(name, fontsize=7, loc="left", pad=2)
+        axis.axis("off")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", nargs="?", help="a finished run on MNIST")
+    parser.add_argument("--each", type=int, default=6, help="canvases for each of the 90 pairs; %(default)s")
+    parser.add_argument("--widths", type=int, nargs="+", default=[44, 48, 40], help="the first with all methods")
+    parser.add_argument("--panoramas", type=int, default=300, help="%(default)s")
+    parser.add_argument("--edits", type=int, default=200, help="%(default)s")
+    parser.add_argument("--steps", type=int, default=20, help="of the run's solver; %(default)s")
+    parser.add_argument("--scale", type=float, default=2.0, help="of guidance; %(default)s")
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/composition.json"), help="%(default)s")
+    parser.add_argument("--picture", type=Path, default=Path("docs/pictures/composition.png"), help="%(default)s")
+    parser.add_argument("--redraw", action="store_true", help="measure nothing: the tables from the JSON")
+    arguments = parser.parse_args()
+    if not arguments.redraw:
+        if arguments.run is None:
+            parser.error("a run directory is needed, or --redraw")
+        model, params, step = load(epath.Path(arguments.run))
+        data: Any = model.recipe.data
+        images = data.load()
+        train, test = ((np.asarray(split.images[:]), np.asarray(split.labels)) for split in (images.train, images.test))
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxdiff" / "judges"
+        judge = train_judge(*train, len(images.classes), seed=0, cache_dir=cache)
+        sampler = dataclasses.replace(model.recipe.sampler, steps=arguments.steps)
+        setting = Setting(model, params, judge, test, sampler, arguments.scale, arguments.each)
+        figures, shown = measure(setting, arguments.widths, arguments.panoramas, arguments.edits)
+        about = {
+            "data": images.name,
+            "checkpoint": step,
+            "solver": type(sampler.solver).__name__,
+            "steps": sampler.steps,
+            "guidance_scale": arguments.scale,
+            "judge_accuracy": judge.accuracy(*test),
+            "hardware": describe_devices(jax.devices()[:1]),
+            "versions": versions(),
+            "date": str(datetime.date.today()),
+        }
+        arguments.json.write_text(json.dumps({"about": about, **figures}, indent=1) + "\n")
+        arguments.picture.write_bytes(draw(shown))
+    print(tables(json.loads(arguments.json.read_text())))
+
+
+if __name__ == "__main__":
+    main()
