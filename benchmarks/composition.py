@@ -53,7 +53,7 @@ def measure(
     say, shown, rows = Progress("composition", len(widths) + 5), {}, []
     picture = setting.model.info.shape[1]
     alone = lambda i: setting.canvases(
-        picture, lambda pair, size: one_picture(pair[i], size), own=1, scale=setting.scale, seed=1 + i
+        picture, lambda pair, size: one_picture(pair[i], size), own=1.0, scale=setting.scale, seed=1 + i
     )
     (left, nfe), (right, _) = alone(0), alone(1)
     say("single pictures")
@@ -71,7 +71,15 @@ def measure(
         real = overlaid(real_left, real_right, width)
         sets |= {PASTE: (cut(left, right, width), 2 * nfe), REAL: (real, 0)}
         for name, (drawn, evaluations) in sets.items():
-            rows.append({"width": width, "method": name, "nfe": evaluations, **judged(setting, drawn, real)})
+            rows.append(
+                {
+                    "height": drawn.shape[1],
+                    "width": width,
+                    "method": name,
+                    "nfe": evaluations,
+                    **judged(setting, drawn, real),
+                }
+            )
             if width == widths[0]:
                 shown[name] = drawn[[setting.pairs.index(pair) * setting.each for pair in SHOWN]]
         rows[-len(sets)]["seconds_a_canvas"] = round(seconds / len(real), 3)
@@ -90,7 +98,7 @@ def tables(result: dict[str, Any]) -> str:
         low, high = row["interval"]
         seam = ", ".join("-" if row[k] is None else f"{row[k]:.2f}" for k in ("seam", "elsewhere", "over_real"))
         named = f"{row['both']:.3f} ({low:.3f} to {high:.3f}) | {row['left']:.3f}, {row['right']:.3f}"
-        lines.append(f"| 28 x {row['width']} | {row['method']} | {row['nfe'] or '-'} | {named} | {seam} |")
+        lines.append(f"| {row['height']} x {row['width']} | {row['method']} | {row['nfe'] or '-'} | {named} | {seam} |")
     lines += ["", "| method | strength | NFE | recognised as the new class (95 %) | as the old one | change |"]
     lines.append("|---|---|---|---|---|---|")
     for row in result["edits"]:

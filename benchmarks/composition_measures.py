@@ -119,12 +119,13 @@ def judged(setting: Setting, drawn: np.ndarray, real: np.ndarray) -> dict[str, A
     }
 
 
-def panorama(setting: Setting, count: int, shown: dict[str, Any], width: int = 60) -> dict[str, Any]:
+def panorama(setting: Setting, count: int, shown: dict[str, Any]) -> dict[str, Any]:
     """Three digits around a circle: the step where it is joined, over the steps at the other two borders.
 
     By the symmetry of the circle these are alike if nothing shows that there is a join.
     """
     height, window, _ = setting.model.info.shape
+    width = 3 * (5 * window // 7)
     rng = np.random.default_rng(1)
     drawn: list[np.ndarray] = []
     classes = len(setting.model.info.classes)

@@ -87,9 +87,9 @@ def test_seams_are_measured_where_they_are():
     denoise = composing.compose.windows(lambda x, t, cond=None: x, (8, 16), (8, 8), (8, 4))
     even = composing.seams(x, denoise, regions, circular=True)
     assert even == {"region_seam": 1.0, "window_seam": 1.0, "wrap_seam": 1.0}
-    x[:, :, 8:] -= 2  # between the regions the step is 3 now, and where the canvas is joined
+    x[:, :, 8:] += 2  # between the regions the step is 3 now
     cut = composing.seams(x, denoise, regions, circular=True)
-    assert cut["region_seam"] == cut["wrap_seam"] == 3.0 and cut["window_seam"] < 3
+    assert cut["region_seam"] == 3.0 > cut["window_seam"] > cut["wrap_seam"] == 1.0
     none = composing.seams(x, denoise, regions[:1], circular=False)
     assert none["wrap_seam"] is None
 
@@ -121,9 +121,9 @@ def test_concepts_corrections_and_a_panorama(finished):
     assert both["nfe"] == (6 + 5) * 4  # three concepts and none, and a Langevin step after all steps but the last
     flags = ("--layout", "3,1,4", "--canvas", "8x24", "--stride", "8x4")
     around, out = run(finished, *flags, "--circular", "--guidance-scale", "2")
-    assert around["wrap_seam"] > 0 and around["windows"] >= 6
+    assert around["wrap_seam"] > 0 and around["windows"] == 6  # each over one item, by 6 of its 8 columns or all
     flat, _ = run(finished, *flags, "--guidance-scale", "2")
-    assert flat["windows"] < around["windows"]
+    assert flat["windows"] == 7 and flat["wrap_seam"] is None  # two of five see halves of two items
 
 
 def test_a_layout_of_one_class_is_the_model_itself(finished):
