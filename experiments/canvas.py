@@ -72,6 +72,8 @@ def concepts(text: str, info: DataInfo) -> tuple[tuple[int, ...], tuple[int, ...
     """
     if text == NONE:
         return (), ()
+    if not info.classes:
+        raise UserError(f"{info.name or 'the data'} has no classes, so all that can stand anywhere is {NONE}")
     names = sorted({*info.classes, *map(str, range(len(info.classes)))}, key=len, reverse=True)
     labels, signs, rest = [], [], text if text[:1] in ("+", "-") else "+" + text
     while rest:

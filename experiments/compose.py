@@ -62,8 +62,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         raise UserError("--count must be at least 1, --corrections not negative, and --snr positive")
     run, sampler = epath.Path(arguments.run), arguments.sampler
     model, params, _ = load(run, step=arguments.step, unfinished=arguments.unfinished)
-    if model.info.tokenizer is not None:
-        raise UserError(f"composing needs a run on pictures, but {run} was trained on text; use experiments.sample")
+    picture_files.check(model, "composing")
     window = model.info.shape[0], model.info.shape[1]
     size = window if arguments.canvas is None else canvas.size_of(arguments.canvas, "--canvas")
     if min(size[0] - window[0], size[1] - window[1]) < 0:

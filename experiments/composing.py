@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxdiff
+from experiments import picture_files
 from experiments.canvas import Region
 from experiments.errors import UserError
 from experiments.model import Model
 from experiments.recipe import Sampler
-from jaxdiff import Gaussian, solvers
+from jaxdiff import solvers
 from jaxdiff.conditioning import compose
 
 
@@ -66,10 +67,7 @@ def plan(
     Raises:
         UserError: a run on other than pictures as real numbers, or windows that do not tile the canvas.
     """
-    if not isinstance(model.process, Gaussian) or model.info.tokenizer is not None or len(model.info.shape) != 3:
-        raise UserError(
-            "composing needs a run on pictures as real numbers; train one: python -m experiments.train mnist"
-        )
+    picture_files.check(model, "composing")
     most, null = max(len(region.labels) for region in regions), len(model.info.classes)
     labels, scales = np.full((len(regions), most), null, np.int32), np.zeros((len(regions), most), np.float32)
     weight = {1: scale, -1: -(scale if negative_scale is None else negative_scale)}

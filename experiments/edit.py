@@ -74,8 +74,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         )
     run, sampler = epath.Path(arguments.run), arguments.sampler
     model, params, _ = load(run, step=arguments.step, unfinished=arguments.unfinished)
-    if model.info.tokenizer is not None:
-        raise UserError(f"editing needs a run on pictures, but {run} was trained on text; use experiments.sample")
+    picture_files.check(model, "editing")
     original, label = _picture(arguments, model)
     source = _label(arguments.source, model) if arguments.source is not None else label
     target = _label(arguments.to, model) if arguments.to is not None else source
@@ -141,6 +140,8 @@ def _picture(arguments: Arguments, model: Model) -> tuple[np.ndarray, int | None
 
 
 def _label(name: str, model: Model) -> int:
+    if not model.info.classes:
+        raise UserError(f"--to and --from need classes, but {model.info.name or 'the data'} has none; leave them out")
     return class_labels(model.info, (name,))[0]
 
 

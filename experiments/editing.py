@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxdiff
+from experiments import picture_files
 from experiments.errors import UserError
 from experiments.model import Model
 from experiments.recipe import Sampler
-from jaxdiff import Gaussian, conditioning, grids, guidance, solvers
+from jaxdiff import conditioning, grids, guidance, solvers
 
 METHODS = ("sdedit", "inversion")
 _INVERTIBLE = (solvers.DDIM, solvers.Euler, solvers.Heun, solvers.DPMSolver2, solvers.DPMpp2S)
@@ -66,8 +67,7 @@ def edit(
     Raises:
         UserError: a run on other than pictures as real numbers, or a strength, mask or solver that does not fit.
     """
-    if not isinstance(model.process, Gaussian) or model.info.tokenizer is not None or len(model.info.shape) != 3:
-        raise UserError("editing needs a run on pictures as real numbers; train one: python -m experiments.train mnist")
+    picture_files.check(model, "editing")
     if changed is not None and method != "sdedit":
         raise UserError("a mask keeps what noise would change, so it is for --method sdedit; leave one of them out")
     if (changed is not None or method == "inversion") and isinstance(sampler.solver, solvers.DPMpp2M):

@@ -12,6 +12,17 @@ from experiments import pictures
 from experiments.data import from_pixels, to_pixels
 from experiments.errors import UserError
 from experiments.model import Model
+from jaxdiff import Gaussian
+
+
+def check(model: Model, doing: str) -> None:
+    """Raises UserError unless the run is on pictures as real numbers, which `doing` needs."""
+    if not isinstance(model.process, Gaussian) or model.info.tokenizer is not None or len(model.info.shape) != 3:
+        what = "text" if model.info.tokenizer is not None else "tokens"
+        raise UserError(
+            f"{doing} needs a run on pictures as real numbers, this one was trained on {what}; train one: "
+            "python -m experiments.train mnist"
+        )
 
 
 def read(path: str, channels: int, *, opacity: bool = False) -> np.ndarray:

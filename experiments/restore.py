@@ -70,8 +70,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         raise UserError("--count, --times and --iterations must be at least 1, and --noise-std not negative")
     run, sampler = epath.Path(arguments.run), arguments.sampler
     model, params, _ = load(run, step=arguments.step, unfinished=arguments.unfinished)
-    if model.info.tokenizer is not None:
-        raise UserError(f"restoring needs a run on pictures, but {run} was trained on text; use experiments.sample")
+    picture_files.check(model, "restoring")
     if arguments.method == "dps" and not getattr(sampler.solver, "one_call", False):
         raise UserError("--method dps needs a solver that calls its denoiser once a step; use --solver ancestral")
     if arguments.method in ("repaint", "replacement") and isinstance(sampler.solver, solvers.DPMpp2M):

@@ -74,7 +74,7 @@ def test_layouts_that_cannot_be(layout, message):
 
 
 def test_layouts_need_classes():
-    with pytest.raises(UserError, match="has none"):
+    with pytest.raises(UserError, match="all that can stand anywhere is none"):
         canvas.parse("7", dataclasses.replace(DIGITS, classes=()), (8, 8))
     assert canvas.parse("none", dataclasses.replace(DIGITS, classes=()), (8, 8))[0].labels == ()
 
