@@ -4,10 +4,10 @@
     python -m benchmarks.composition --redraw    the tables again, from the JSON
 
 Every ordered pair of different classes, `--each` canvases a pair. The judge sees a window's width at the left and at
-the right end of a canvas and must name both classes. Methods: windows of their own region (`own` 0.75), windows whose
-places keep to their region (`own` 1), the mean of both classes' scores everywhere, and two independent samples cut in
-the middle; beside them real test digits at the same places, the brighter of both where they overlap. What a seam is:
-`benchmarks.composition_measures`. Prints tables in Markdown, those of docs/composition.md, and draws its picture.
+the right end of a canvas and must name both classes. Methods: windows that are told of their own region, the mean of
+both classes' scores everywhere, and two independent samples cut in the middle; beside them real test digits at the same
+places, the brighter of both where they overlap. What a seam is: `benchmarks.composition_measures`. Prints tables in
+Markdown, those of docs/composition.md, and draws its picture.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import io
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +42,16 @@ from experiments.hardware import describe_devices, versions
 from experiments.judge import train_judge
 from experiments.model import load
 
-OURS, HARD = "windows of their own region", "windows, hard regions"
-SUM, PASTE, REAL = "mean of both scores everywhere", "two samples, cut", "real digits, overlaid"
+OURS, SUM = "windows of their own region", "mean of both scores everywhere"
+PASTE, REAL = "two samples, cut", "real digits, overlaid"
 SHOWN = ((7, 3), (2, 5), (4, 0), (9, 8), (1, 6), (5, 7))
 
 
-def measure(
-    setting: Setting, widths: list[int], panoramas: int, edits: int
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The figures, and pictures to show: name -> (N, H, W, C) in [-1, 1]."""
-    say, shown, rows = Progress("composition", len(widths) + 5), {}, []
-    picture = setting.model.info.shape[1]
+def canvases(setting: Setting, widths: list[int], shown: dict[str, np.ndarray], say: Progress) -> list[dict[str, Any]]:
+    """A row for each width and method."""
+    rows, window = [], setting.model.info.shape[1]
     alone = lambda i: setting.canvases(
-        picture, lambda pair, size: one_picture(pair[i], size), own=1.0, scale=setting.scale, seed=1 + i
+        window, lambda pair, size: one_picture(pair[i], size), own=1.0, scale=setting.scale, seed=1 + i
     )
     (left, nfe), (right, _) = alone(0), alone(1)
     say("single pictures")
@@ -64,28 +62,32 @@ def measure(
         seconds = time.perf_counter() - began
         say(f"{width} columns, {OURS}")
         if width == widths[0]:
-            sets[HARD] = setting.canvases(width, side_by_side, own=1.0, scale=setting.scale)
-            say(f"{width} columns, {HARD}")
             sets[SUM] = setting.canvases(width, both_everywhere, own=1.0, scale=setting.scale / 2)
             say(f"{width} columns, {SUM}")
         real = overlaid(real_left, real_right, width)
         sets |= {PASTE: (cut(left, right, width), 2 * nfe), REAL: (real, 0)}
         for name, (drawn, evaluations) in sets.items():
-            rows.append(
-                {
-                    "height": drawn.shape[1],
-                    "width": width,
-                    "method": name,
-                    "nfe": evaluations,
-                    **judged(setting, drawn, real),
-                }
-            )
+            about = {"height": drawn.shape[1], "width": width, "method": name, "nfe": evaluations}
+            rows.append({**about, **judged(setting, drawn, real)})
             if width == widths[0]:
                 shown[name] = drawn[[setting.pairs.index(pair) * setting.each for pair in SHOWN]]
         rows[-len(sets)]["seconds_a_canvas"] = round(seconds / len(real), 3)
-    around = panorama(setting, panoramas, shown)
+    return rows
+
+
+def measure(
+    setting: Setting, widths: list[int], panoramas: int, edits: int
+) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
+    """The figures so far, part by part, and pictures to show: name -> (N, H, W, C) in [-1, 1]."""
+    say, shown, figures = Progress("composition", len(widths) + 4), {}, {}
+    figures["canvases"] = canvases(setting, widths, shown, say)
+    yield figures, shown
+    figures["panorama"] = panorama(setting, panoramas, shown)
     say("panoramas")
-    return {"canvases": rows, "panorama": around, "edits": edited(setting, edits, shown)}, shown
+    yield figures, shown
+    figures["edits"] = edited(setting, edits, shown)
+    say("edits")
+    yield figures, shown
 
 
 def tables(result: dict[str, Any]) -> str:
@@ -130,10 +132,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", help="a finished run on MNIST")
     parser.add_argument("--each", type=int, default=6, help="canvases for each of the 90 pairs; %(default)s")
-    parser.add_argument("--widths", type=int, nargs="+", default=[44, 48, 40], help="the first with all methods")
-    parser.add_argument("--panoramas", type=int, default=300, help="%(default)s")
-    parser.add_argument("--edits", type=int, default=200, help="%(default)s")
-    parser.add_argument("--steps", type=int, default=20, help="of the run's solver; %(default)s")
+    parser.add_argument("--widths", type=int, nargs="+", default=[44, 48], help="the first with all methods")
+    parser.add_argument("--panoramas", type=int, default=150, help="%(default)s")
+    parser.add_argument("--edits", type=int, default=100, help="%(default)s")
+    parser.add_argument("--steps", type=int, default=12, help="of the run's solver; %(default)s")
     parser.add_argument("--scale", type=float, default=2.0, help="of guidance; %(default)s")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/composition.json"), help="%(default)s")
     parser.add_argument("--picture", type=Path, default=Path("docs/pictures/composition.png"), help="%(default)s")
@@ -150,7 +152,6 @@ def main() -> None:
         judge = train_judge(*train, len(images.classes), seed=0, cache_dir=cache)
         sampler = dataclasses.replace(model.recipe.sampler, steps=arguments.steps)
         setting = Setting(model, params, judge, test, sampler, arguments.scale, arguments.each)
-        figures, shown = measure(setting, arguments.widths, arguments.panoramas, arguments.edits)
         about = {
             "data": images.name,
             "checkpoint": step,
@@ -162,8 +163,9 @@ def main() -> None:
             "versions": versions(),
             "date": str(datetime.date.today()),
         }
-        arguments.json.write_text(json.dumps({"about": about, **figures}, indent=1) + "\n")
-        arguments.picture.write_bytes(draw(shown))
+        for figures, shown in measure(setting, arguments.widths, arguments.panoramas, arguments.edits):
+            arguments.json.write_text(json.dumps({"about": about, **figures}, indent=1) + "\n")
+            arguments.picture.write_bytes(draw(shown))
     print(tables(json.loads(arguments.json.read_text())))
 
 

@@ -1,7 +1,7 @@
 """What `benchmarks.composition` measures of canvases, panoramas and edits, by a judge of single digits.
 
-The seam is the mean step between neighbouring columns at the border, over that of the two columns on either side
-(`seam`), over that of all others (`elsewhere`), and over that of real digits at the same places (`over_real`).
+The seam is the mean step between neighbouring columns at the border, over that just before and just
+behind it (`seam`), over that of all others (`elsewhere`), and over that of real digits at the same places (`over_real`).
 """
 
 import dataclasses
@@ -165,7 +165,7 @@ def edited(setting: Setting, count: int, shown: dict[str, Any]) -> list[dict[str
     rows = []
     shown["test digits"] = pictures[:6]
     for method, solver in (("sdedit", solvers.Ancestral()), ("inversion", solvers.DDIM())):
-        chosen = dataclasses.replace(sampler, solver=solver, grid=grids.uniform, steps=40)
+        chosen = dataclasses.replace(sampler, solver=solver, grid=grids.uniform, steps=20)
         for strength in STRENGTHS:
             done = edit(
                 setting.model,

@@ -179,12 +179,11 @@ def steps(pictures: np.ndarray, axis: int, *, circular: bool = False) -> np.ndar
     return np.abs(np.diff(x.astype(np.float64), axis=axis)).mean(tuple({0, 1, 2, 3} - {axis}))
 
 
-def seam_ratio(sides: Sequence[tuple[np.ndarray, np.ndarray]], reach: int = 2) -> float | None:
-    """Mean of `steps` at the given places over the mean at the `reach` places on either side of each.
+def seam_ratio(sides: Sequence[tuple[np.ndarray, np.ndarray]]) -> float | None:
+    """Mean of `steps` at the given places over the mean just before and just behind each.
 
-    What pictures show near a border, such as the gap between two digits, is on both sides of the fraction.
+    What pictures show near a border, such as less ink between two digits, is then on both sides of the fraction.
     """
-    beside = [-i for i in range(1, reach + 1)] + [*range(1, reach + 1)]
     at = np.concatenate([step[places.astype(int)] for step, places in sides])
-    near = [step[(int(k) + i) % len(step)] for step, places in sides for k in places for i in beside]
+    near = [step[(int(k) + i) % len(step)] for step, places in sides for k in places for i in (-1, 1)]
     return float(at.mean() / np.mean(near)) if len(at) and np.mean(near) > 0 else None
