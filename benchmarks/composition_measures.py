@@ -1,7 +1,7 @@
 """What `benchmarks.composition` measures of canvases, panoramas and edits, by a judge of single digits.
 
-The seam is the mean step between neighbouring columns at the border, over that just before and just
-behind it (`seam`), over that of all others (`elsewhere`), and over that of real digits at the same places (`over_real`).
+The seam is the mean step between neighbouring columns at the border, over that just before and just behind it (`seam`),
+over that of all others (`elsewhere`), and over that of real digits at the same places (`over_real`).
 """
 
 import dataclasses
