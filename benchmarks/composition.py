@@ -111,18 +111,22 @@ def tables(result: dict[str, Any]) -> str:
 
 
 def draw(shown: dict[str, np.ndarray]) -> bytes:
-    """One row a method."""
+    """One row a method: canvases at the left, edits at the right."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.5, 0.62 * len(shown)), layout="constrained")
-    axes = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
-    for axis, (name, pictures) in zip(axes, shown.items(), strict=True):
-        gap = np.full((len(pictures), pictures.shape[1], 2, 1), 0.3, np.float32)
-        row = np.concatenate([np.concatenate([p, g], 1) for p, g in zip(pictures, gap, strict=True)], 1)[:, :-2, 0]
-        axis.imshow(row, cmap="gray", vmin=-1, vmax=1, interpolation="nearest", aspect="equal")
-        axis.set_anchor("W")
-        axis.set_title(name, fontsize=7, loc="left", pad=2)
+    narrow = min(pictures.shape[2] for pictures in shown.values())
+    sides = [[name for name in shown if (shown[name].shape[2] > narrow) is wide] for wide in (True, False)]
+    figure = Figure(figsize=(9.5, 0.66 * max(map(len, sides))), layout="constrained")
+    axes = figure.subplots(max(map(len, sides)), 2, squeeze=False, width_ratios=(7, 3))
+    for axis in axes.flat:
         axis.axis("off")
+        axis.set_anchor("W")
+    for axis, name in ((axes[i, side], name) for side, names in enumerate(sides) for i, name in enumerate(names)):
+        pictures = shown[name]
+        gap = np.full((pictures.shape[1], 2, 1), 1, np.float32)
+        row = np.concatenate([part for picture in pictures for part in (picture, gap)], 1)[:, :-2, 0]
+        axis.imshow(row, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+        axis.set_title(name, fontsize=7, loc="left", pad=2)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     return buffer.getvalue()
@@ -132,8 +136,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", help="a finished run on MNIST")
     parser.add_argument("--each", type=int, default=6, help="canvases for each of the 90 pairs; %(default)s")
-    parser.add_argument("--widths", type=int, nargs="+", default=[44, 48], help="the first with all methods")
-    parser.add_argument("--panoramas", type=int, default=150, help="%(default)s")
+    parser.add_argument("--widths", type=int, nargs="+", default=[44], help="the first with all methods")
+    parser.add_argument("--panoramas", type=int, default=120, help="%(default)s")
     parser.add_argument("--edits", type=int, default=100, help="%(default)s")
     parser.add_argument("--steps", type=int, default=12, help="of the run's solver; %(default)s")
     parser.add_argument("--scale", type=float, default=2.0, help="of guidance; %(default)s")

@@ -19,7 +19,7 @@ from experiments.model import Model
 from experiments.recipe import Sampler
 from jaxdiff import grids, solvers
 
-STRENGTHS = (0.4, 0.6, 0.8)
+STRENGTHS = (0.6, 0.75, 0.9)
 
 
 def wilson(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
