@@ -4,11 +4,8 @@ The run need not know of holes, few pixels or blur: `jaxdiff.conditioning` gives
 """
 
 import dataclasses
-import json
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax.numpy as jnp
@@ -16,7 +13,7 @@ import numpy as np
 import tyro
 from etils import epath
 
-from experiments import cli, pictures
+from experiments import cli, picture_files, pictures
 from experiments.data import from_pixels, to_pixels
 from experiments.errors import UserError
 from experiments.model import load
@@ -73,8 +70,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         raise UserError("--count, --times and --iterations must be at least 1, and --noise-std not negative")
     run, sampler = epath.Path(arguments.run), arguments.sampler
     model, params, _ = load(run, step=arguments.step, unfinished=arguments.unfinished)
-    if model.info.tokenizer is not None:
-        raise UserError(f"restoring needs a run on pictures, but {run} was trained on text; use experiments.sample")
+    picture_files.check(model, "restoring")
     if arguments.method == "dps" and not getattr(sampler.solver, "one_call", False):
         raise UserError("--method dps needs a solver that calls its denoiser once a step; use --solver ancestral")
     if arguments.method in ("repaint", "replacement") and isinstance(sampler.solver, solvers.DPMpp2M):
@@ -110,16 +106,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         }
     name = f"{arguments.task}-{arguments.method}-seed{arguments.seed}.png"
     out = epath.Path(arguments.out) if arguments.out else run / "restored" / name
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(_sheet(measured, samples, mean))
-    out.with_name(f"{out.stem}-steps.png").write_bytes(pictures.strip(to_pixels(path)[:, None]))
-    with out.with_suffix(".npz").open("wb") as file:
-        np.savez_compressed(file, samples=samples, mean=mean[0], spread=samples.std(0), measured=measured.y[0])
-    out.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
-    told = ", ".join(
-        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in figures.items()
-    )
-    print(f"{told}: {out}", file=sys.stderr)
+    arrays = {"samples": samples, "mean": mean[0], "spread": samples.std(0), "measured": measured.y[0]}
+    picture_files.write(out, _sheet(measured, samples, mean), path, arrays, figures)
     return figures
 
 
@@ -128,13 +116,10 @@ def _measured(arguments: Arguments, model: Any) -> Measured:
     hole = _hole(arguments, shape) if arguments.task == "inpaint" else None
     operator = operator_of(arguments.task, shape, hole=hole, factor=arguments.factor, blur=arguments.blur)
     if arguments.test is not None:
-        test = model.recipe.data.load().test
-        if not 0 <= arguments.test < len(test):
-            raise UserError(f"--test must lie in 0..{len(test) - 1}, got {arguments.test}")
-        picture = from_pixels(np.asarray(test[arguments.test][0]))[None]
+        picture, _ = picture_files.of_test(model, arguments.test)
         return measure(operator, picture, arguments.noise_std, arguments.seed)
     wanted = measured_shape(operator, shape)
-    picture = from_pixels(_read(str(arguments.image), wanted[-1]))[None]
+    picture = from_pixels(picture_files.read(str(arguments.image), wanted[-1]))[None]
     if picture.shape[1:] != wanted:
         raise UserError(
             f"--image must have {wanted[0]} x {wanted[1]} pixels for {arguments.task} with this run, got "
@@ -148,27 +133,13 @@ def _hole(arguments: Arguments, shape: tuple[int, ...]) -> np.ndarray:
     if arguments.mask is not None:
         if arguments.hole:
             raise UserError("--mask and --hole say the same: give one of them")
-        return _read(arguments.mask, 1)[:, :, 0] > 127
+        return picture_files.read(arguments.mask, 1)[:, :, 0] > 127
     side = arguments.hole or min(height, width) // 2
     if not 0 < side <= min(height, width):
         raise UserError(f"--hole must lie in 1..{min(height, width)}, got {side}")
     hole, top, left = np.zeros((height, width), bool), (height - side) // 2, (width - side) // 2
     hole[top : top + side, left : left + side] = True
     return hole
-
-
-def _read(path: str, channels: int) -> np.ndarray:
-    """uint8 (H, W, channels) of a picture file."""
-    from PIL import Image, UnidentifiedImageError
-
-    if not Path(path).is_file():
-        raise UserError(f"no such picture: {path}")
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-    except UnidentifiedImageError as error:
-        raise UserError(f"{path} is no picture that can be read; give a PNG or JPEG") from error
-    return pixels.reshape(*pixels.shape[:2], -1)
 
 
 def _sheet(measured: Measured, samples: np.ndarray, mean: np.ndarray) -> bytes:

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxdiff
+from experiments import picture_files
 from experiments.errors import UserError
 from experiments.model import Model
 from experiments.recipe import Sampler
-from jaxdiff import Gaussian, conditioning, metrics
+from jaxdiff import conditioning, metrics
 from jaxdiff.conditioning import operators
 
 TASKS = ("inpaint", "superres", "deblur", "colorize")
@@ -113,10 +114,7 @@ def restore(
     Raises:
         UserError: a run on other than real numbers, or a method or solver that does not fit.
     """
-    if not isinstance(model.process, Gaussian) or model.info.tokenizer is not None:
-        raise UserError(
-            "restoring needs a run on pictures as real numbers; train one: python -m experiments.train mnist"
-        )
+    picture_files.check(model, "restoring")
     operator, y = measured.operator, jnp.asarray(np.repeat(measured.y, count, 0))
     seen = isinstance(operator, operators.Mask)
     if method in ("repaint", "replacement") and not seen:

@@ -1,10 +1,16 @@
 """Benchmarks run: small sizes, all methods."""
 
+import dataclasses
 import json
 
+import numpy as np
 import pytest
+import tiny
 
-from benchmarks import conditioning
+from benchmarks import composition, composition_measures, conditioning
+from experiments import train
+from experiments.data import Digits
+from experiments.model import load
 
 
 @pytest.mark.slow
@@ -13,3 +19,34 @@ def test_the_benchmark_of_conditioning_has_a_row_for_each_method_and_law():
     rows = conditioning.table(result).splitlines()[2:]
     assert len(rows) == len(result["rows"]) / len(conditioning.LAWS)
     assert all(row["nfe"] >= 3 and row["mean"] >= 0 for row in result["rows"])
+
+
+class Guess:
+    """A judge that looks at nothing."""
+
+    def predict(self, images):
+        assert images.dtype == np.uint8 and images.shape[1:] == (8, 8, 1)
+        return np.arange(len(images)) % 10
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_composition_has_a_row_for_each_method(tmp_path):
+    train.main(["digits", "--out", str(tmp_path / "run"), *tiny.FLAGS])
+    model, params, _ = load(tmp_path / "run")
+    test = Digits().load().test
+    sampler = dataclasses.replace(model.recipe.sampler, steps=2)
+    real = np.asarray(test.images[:]), np.asarray(test.labels)
+    setting = composition_measures.Setting(model, params, Guess(), real, sampler, 2.0, 1)
+    *_, (figures, shown) = composition.measure(setting, [12, 14], panoramas=2, edits=6)
+    result = json.loads(json.dumps(figures))
+    assert [row["method"] for row in result["canvases"]].count(composition.REAL) == 2
+    assert len(result["canvases"]) == 4 + 3 and all(row["count"] == 90 for row in result["canvases"])
+    assert all(row["over_real"] == 1 for row in result["canvases"] if row["method"] == composition.REAL)
+    assert composition.tables(result).count("| 8 x ") == 7 and len(shown) == 4 + 1 + 7
+    assert composition.draw(shown).startswith(b"\x89PNG")
+
+
+def test_the_interval_of_a_share():
+    low, high = composition_measures.wilson(9, 10)
+    np.testing.assert_allclose((low, high), (0.596, 0.982), atol=1e-3)  # Wilson's, from tables
+    np.testing.assert_allclose(composition_measures.wilson(0, 5)[0], 0, atol=1e-9)

@@ -2,7 +2,7 @@
 
     regions     D = sum_i w_i(place) D_i
     concepts    D = D_u + sum_i s_i (D_i - D_u)          (arXiv 2206.01714, eq. 11 and 12: AND, and NOT for s_i < 0)
-    windows     D(place) = mean of the windows over it   (arXiv 2302.08113, eq. 5)
+    windows     D(place) = mean of the windows over it   (arXiv 2302.08113, eq. 5), see `conditioning.windows`
 
 The product of laws that `concepts` stands for has another score at every noise level but the data's; Langevin steps,
 `solvers.PredictorCorrector`, bring samples nearer to it (arXiv 2302.11552).
@@ -16,7 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxdiff.types import Condition, Denoiser, Time, as_pytree, per_sample, pytree, static
+from jaxdiff.conditioning.windows import Windows, windows
+from jaxdiff.types import Condition, Denoiser, Time, as_pytree, per_sample, pytree
+
+__all__ = ["Concepts", "Regions", "Windows", "concepts", "regions", "windows"]
 
 
 @pytree
@@ -64,10 +67,10 @@ class Concepts:
     denoise: Denoiser
     conds: Condition = per_sample()
     uncond: Condition = None
-    scales: Float[Array, " n"]
+    scales: Float[Array, "*B n"]
 
     def __call__(self, x: Float[Array, "B ..."], t: Time, cond: Condition = None) -> Float[Array, "B ..."]:
-        size, count = x.shape[0], self.scales.shape[0] + 1
+        size, count = x.shape[0], self.scales.shape[-1] + 1
         full = lambda c, u: jnp.concatenate([c, jnp.broadcast_to(u, (size, 1, *c.shape[2:])).astype(c.dtype)], 1)
         both = jax.tree.map(lambda c, u: full(c, u).reshape(size * count, *c.shape[2:]), self.conds, self.uncond)
         repeat = lambda a: jnp.repeat(a, count, 0)
@@ -75,12 +78,12 @@ class Concepts:
         # Estimates of one sample side by side, as `put_in` expects them of what is observed.
         each = self.denoise(repeat(x), time, both).reshape(size, count, *x.shape[1:])
         known, plain = each[:, :-1], each[:, -1]
-        scales = self.scales.reshape(1, -1, *(1,) * (x.ndim - 1))
+        scales = self.scales.reshape(-1, count - 1, *(1,) * (x.ndim - 1))
         return plain + (scales * (known - plain[:, None])).sum(1)
 
 
 def concepts(
-    denoise: Denoiser, conds: Any, uncond: Any, scales: Sequence[float | int] | Float[Array, " n"]
+    denoise: Denoiser, conds: Any, uncond: Any, scales: Sequence[float | int] | Float[Array, "*B n"]
 ) -> Concepts:
     """Several conditions at once: each pulls with its scale, a negative one pushes away (arXiv 2206.01714).
 
@@ -90,86 +93,18 @@ def concepts(
         denoise: `(x, t, cond) -> x0`, trained with dropped conditions.
         conds: n conditions for each sample, a pytree with leading axes (B, n).
         uncond: the null condition, a pytree like one condition, without axes of batch and n.
-        scales: (n,); may be traced.
+        scales: (n,), or (B, n) for each sample its own; may be traced. 0 leaves a condition out.
 
     Raises:
         ValueError: another number of scales than of conditions.
     """
     strengths = jnp.asarray(scales, jnp.float32)
     shapes = {jnp.shape(c)[1] if jnp.ndim(c) > 1 else None for c in jax.tree.leaves(conds)}
-    if shapes != {strengths.shape[0]}:
+    count = strengths.shape[-1] if strengths.ndim else 0
+    if strengths.ndim not in (1, 2) or shapes != {count}:
         raise ValueError(
-            f"conds must have leading axes (B, n) with one scale for each of the n, got {strengths.shape[0]} "
+            f"conds must have leading axes (B, n) with one scale for each of the n, got {count} "
             f"scales and shapes {[jnp.shape(c) for c in jax.tree.leaves(conds)]}"
         )
     uncond = jax.tree.map(jnp.asarray, uncond)
     return Concepts(denoise=as_pytree(denoise), conds=conds, uncond=uncond, scales=strengths)
-
-
-@pytree
-class Windows:
-    """The denoiser that `windows` makes."""
-
-    denoise: Denoiser
-    rows: tuple[tuple[int, ...], ...] = static()
-    columns: tuple[tuple[int, ...], ...] = static()
-    weights: Float[Array, "h w"]
-
-    def __call__(self, x: Float[Array, "B H W C"], t: Time, cond: Condition = None) -> Float[Array, "B H W C"]:
-        rows, columns = np.array(self.rows), np.array(self.columns)
-        size, count = x.shape[0], len(rows) * len(columns)
-        # (B, windows down, h, windows across, w, C), and one batch of windows with those of a sample side by side.
-        cut = x[:, rows][:, :, :, columns].transpose(0, 1, 3, 2, 4, 5)
-        repeat = lambda a: jnp.repeat(jnp.asarray(a), count, 0) if jnp.ndim(a) and jnp.shape(a)[0] == size else a
-        flat = cut.reshape(size * count, *cut.shape[3:])
-        each = self.denoise(flat, repeat(t), jax.tree.map(repeat, cond)).reshape(cut.shape)
-        weights = self.weights[None, :, :, None].astype(x.dtype)
-        total, mass = jnp.zeros_like(x), jnp.zeros((1, *x.shape[1:3], 1), x.dtype)
-        for i, row in enumerate(rows):
-            for j, column in enumerate(columns):
-                place = (slice(None), row[:, None], column[None])
-                total, mass = total.at[place].add(weights * each[:, i, j]), mass.at[place].add(weights)
-        return total / mass
-
-
-def windows(
-    denoise: Denoiser,
-    canvas: tuple[int, int],
-    window: tuple[int, int],
-    stride: tuple[int, int],
-    *,
-    circular: tuple[bool, bool] = (False, False),
-) -> Windows:
-    """A denoiser of large pictures from one of small ones: overlapping windows, averaged (arXiv 2302.08113).
-
-    Weights of a window fall linearly to its edges, so that no seam shows where one ends. One call on all windows.
-
-    Args:
-        denoise: of pictures (B, h, w, C); its condition is that of the whole picture, repeated.
-        canvas: (H, W) in pixels.
-        window: (h, w), what `denoise` takes.
-        stride: pixels from one window to the next, down and across, at most the window.
-        circular: whether an axis is joined at its ends, such as the width of a panorama of 360 degrees.
-
-    Raises:
-        ValueError: windows that do not end at the canvas's edge, or leave gaps.
-    """
-    places = [
-        _starts(name, n, w, s, around)
-        for name, n, w, s, around in zip(("height", "width"), canvas, window, stride, circular, strict=True)
-    ]
-    ramp = lambda n: np.minimum(np.arange(n) + 1, n - np.arange(n)) / ((n + 1) // 2)
-    weights = jnp.asarray(np.outer(ramp(window[0]), ramp(window[1])), jnp.float32)
-    return Windows(denoise=as_pytree(denoise), rows=places[0], columns=places[1], weights=weights)
-
-
-def _starts(name: str, size: int, window: int, stride: int, around: bool) -> tuple[tuple[int, ...], ...]:
-    """The places of each window along one axis."""
-    room = size if around and size > window else size - window
-    if not 0 < stride <= window <= size or room % stride:
-        raise ValueError(
-            f"windows of {window} every {stride} must cover a {name} of {size}{' that is joined' * around} without gap "
-            f"or rest: the stride must divide {room}, and be at most the window, and that at most the canvas"
-        )
-    count = room // stride + (0 if around and size > window else 1)
-    return tuple(tuple((i * stride + k) % size for k in range(window)) for i in range(count))
