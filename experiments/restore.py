@@ -1,6 +1,7 @@
-"""Restore a picture with a run that was not trained for it: `python -m experiments.restore RUN --task inpaint ...`.
+"""Restore a picture with any run on pictures: `python -m experiments.restore RUN --task inpaint ...`.
 
-The run need not know of holes, few pixels or blur: `jaxdiff.conditioning` gives its denoiser what was measured.
+A run that was trained for the task is told what was measured. Others need not know of holes, few pixels or blur:
+`jaxdiff.conditioning` gives their denoiser what was measured.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from experiments.data import from_pixels, to_pixels
 from experiments.errors import UserError
 from experiments.model import load
 from experiments.recipe import Sampler
+from experiments.restoration.tasks import is_trained
 from experiments.restoring import Measured, measure, measured_shape, operator_of, psnr, restore
 from jaxdiff import grids, solvers
 
@@ -41,8 +43,8 @@ class Arguments:
     """For superres: how much smaller the measured picture is, along each side."""
     blur: float = 1.5
     """For deblur: standard deviation of the Gaussian blur, in pixels, on a picture whose edges are joined."""
-    method: Literal["mmps", "pigdm", "ddnm", "dps", "repaint", "replacement"] = "ddnm"
-    """See docs/conditioning.md; repaint and replacement are for inpaint."""
+    method: Literal["trained", "mmps", "pigdm", "ddnm", "dps", "repaint", "replacement"] | None = None
+    """See docs/conditioning.md; repaint and replacement are for inpaint. Default: trained if the run was, else ddnm."""
     noise_std: float = 0.0
     """Of the measurement, for pictures in [-1, 1]; used by mmps and pigdm, and added with --test."""
     scale: float = 1.0
@@ -77,12 +79,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         # The default solver of the recipes has a history, which repeated steps cannot have.
         sampler = dataclasses.replace(sampler, solver=solvers.DDIM(), grid=grids.uniform)
     measured = _measured(arguments, model)
+    method = arguments.method or ("trained" if is_trained(model.recipe.conditions, measured.operator) else "ddnm")
     began = time.perf_counter()
     samples, path, nfe = restore(
         model,
         params,
         measured,
-        method=arguments.method,
+        method=method,
         sampler=sampler,
         count=arguments.count,
         seed=arguments.seed,
@@ -93,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     )
     figures: dict[str, Any] = {
         "task": arguments.task,
-        "method": arguments.method,
+        "method": method,
         "nfe": nfe,
         "seconds": round(time.perf_counter() - began, 1),
         "spread": float(samples.std(0).mean()),
@@ -104,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             "psnr_mean_of_samples": float(psnr(mean, measured.truth)[0]),
             "psnr_samples": float(psnr(samples, np.repeat(measured.truth, len(samples), 0)).mean()),
         }
-    name = f"{arguments.task}-{arguments.method}-seed{arguments.seed}.png"
+    name = f"{arguments.task}-{method}-seed{arguments.seed}.png"
     out = epath.Path(arguments.out) if arguments.out else run / "restored" / name
     arrays = {"samples": samples, "mean": mean[0], "spread": samples.std(0), "measured": measured.y[0]}
     picture_files.write(out, _sheet(measured, samples, mean), path, arrays, figures)

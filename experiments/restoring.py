@@ -1,4 +1,7 @@
-"""Restoring pictures with an unconditional model: what was measured as an operator, and the methods that use it."""
+"""Restoring pictures: what was measured as an operator, and the methods that use it.
+
+`trained` asks a network that was told in training what is measured; the others need none that was.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,11 +16,12 @@ from experiments import picture_files
 from experiments.errors import UserError
 from experiments.model import Model
 from experiments.recipe import Sampler
-from jaxdiff import conditioning, metrics
+from experiments.restoration.tasks import is_trained, told
+from jaxdiff import conditioning, guidance, metrics
 from jaxdiff.conditioning import operators
 
 TASKS = ("inpaint", "superres", "deblur", "colorize")
-METHODS = ("mmps", "pigdm", "ddnm", "dps", "repaint", "replacement")
+METHODS = ("trained", "mmps", "pigdm", "ddnm", "dps", "repaint", "replacement")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,7 +106,7 @@ def restore(
     What an inpainting sees comes back bit for bit.
 
     Args:
-        method: one of `METHODS`; repaint and replacement are for inpainting.
+        method: one of `METHODS`; repaint and replacement are for inpainting, trained for what the run was trained for.
         sampler: solver, grid and steps.
         count: samples.
         seed: of the noise.
@@ -119,9 +123,18 @@ def restore(
     seen = isinstance(operator, operators.Mask)
     if method in ("repaint", "replacement") and not seen:
         raise UserError(f"{method} puts known pixels in, so it is for --task inpaint; use mmps, pigdm, ddnm or dps")
+    if method == "trained" and not is_trained(model.recipe.conditions, operator):
+        raise UserError(
+            "this run was not trained for what is measured; train one with --conditions.holes or --conditions.smaller, "
+            "or use --method ddnm"
+        )
     denoise, solver = model.process.denoiser(jax.tree_util.Partial(model.apply, params)), sampler.solver
     try:
-        if method == "mmps":
+        if method == "trained":
+            given = jax.tree.map(jnp.asarray, told(operator, y, model.info.shape))
+            network = jax.tree_util.Partial(model.apply, params)
+            denoise = guidance.condition(model.process.denoiser(network, given.get("observed")), given["cond"])
+        elif method == "mmps":
             denoise = conditioning.MMPS(denoise, operator, y, model.process, noise_std=noise_std, iterations=iterations)
         elif method == "pigdm":
             denoise = conditioning.PiGDM(denoise, operator, y, model.process, noise_std=noise_std, sigma_data=0.5)

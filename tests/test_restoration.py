@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments import evaluate, sample, train
+from experiments import evaluate, restore, sample, train
 from experiments.data import Digits
 from experiments.errors import UserError
 from experiments.model import load
@@ -55,6 +55,20 @@ def test_known_pixels_come_back_as_they_are(restorer):
     assert drawn.shape == (3, 6, 8, 8, 1)
     np.testing.assert_array_equal(drawn[:, :, ~task.hole], np.broadcast_to(pictures[:, ~task.hole], (3, 6, 48, 1)))
     assert (drawn[0] != drawn[1])[:, task.hole].any()
+
+
+def test_restore_asks_the_run_that_was_trained_for_it(restorer):
+    figures = restore.main([str(restorer), "--task", "inpaint", "--test", "3", "--count", "2"])
+    assert figures["method"] == "trained" and figures["nfe"] == 4
+    with np.load(restorer / "restored" / "inpaint-trained-seed0.npz") as arrays:
+        picture = np.asarray(Digits().load().test[3][0], np.float32) / np.float32(127.5) - 1
+        seen = np.ones((8, 8), bool)
+        seen[2:6, 2:6] = False
+        np.testing.assert_array_equal(arrays["samples"][:, seen], np.broadcast_to(picture[seen], (2, 48, 1)))
+    smaller = ["--task", "superres", "--test", "3", "--count", "2"]
+    assert restore.main([str(restorer), *smaller, "--factor", "2"])["method"] == "trained"
+    with pytest.raises(UserError, match="was not trained for what is measured"):
+        restore.main([str(restorer), *smaller, "--factor", "4", "--method", "trained"])
 
 
 def test_the_same_run_draws_pictures_of_a_class(restorer, tmp_path):
