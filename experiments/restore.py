@@ -75,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     model, params, _ = load(run, step=arguments.step, unfinished=arguments.unfinished)
     if model.info.tokenizer is not None:
         raise UserError(f"restoring needs a run on pictures, but {run} was trained on text; use experiments.sample")
+    if model.codec is not None:
+        raise UserError(f"restoring needs a run on pixels, but {run} diffuses in latents; train one without --latents")
     if arguments.method == "dps" and not getattr(sampler.solver, "one_call", False):
         raise UserError("--method dps needs a solver that calls its denoiser once a step; use --solver ancestral")
     if arguments.method in ("repaint", "replacement") and isinstance(sampler.solver, solvers.DPMpp2M):
