@@ -58,12 +58,12 @@ class Codec:
         encode, _ = _functions(self.about.network, self.about.shape)
         chunks = (from_pixels(pixels[i : i + _CHUNK]) for i in range(0, len(pixels), _CHUNK))
         raw = np.concatenate([_padded(lambda x: encode(self.params, x), chunk) for chunk in chunks])
-        return (raw - np.float32(self.about.mean)) / np.float32(self.about.std)
+        return (raw - np.asarray(self.about.mean, np.float32)) / np.asarray(self.about.std, np.float32)
 
     def decode(self, z: Any) -> np.ndarray:
         """Latents (..., h, w, c) to uint8 (..., H, W, C)."""
         _, decode = _functions(self.about.network, self.about.shape)
-        z = np.asarray(z, np.float32) * np.float32(self.about.std) + np.float32(self.about.mean)
+        z = np.asarray(z, np.float32) * np.asarray(self.about.std, np.float32) + np.asarray(self.about.mean, np.float32)
         rows = z.reshape(-1, *z.shape[-3:])
         chunks = (rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK))
         pixels = [to_pixels(_padded(lambda z: decode(self.params, z), chunk)) for chunk in chunks]

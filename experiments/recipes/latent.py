@@ -17,9 +17,9 @@ def recipe() -> Recipe:
     return Recipe(
         data=Folder(folder="pictures", size=128, tile=64, tiles=256),
         latents="runs/autoencoder",
-        network=UNet(channels=64, multipliers=(1, 2), blocks=1, attention=(8,), head_dim=32),
+        network=UNet(channels=32, multipliers=(1, 2, 2), blocks=1, attention=(8,), head_dim=32),
         process=Gaussian(schedule=schedules.Cosine(), prediction=predictions.v()),
-        optimizer=Optimizer(learning_rate=1e-3, warmup=100),
+        optimizer=Optimizer(learning_rate=2e-3, warmup=100),
         batch_size=32,
         steps=2000,
         ema=0.998,
