@@ -1,11 +1,11 @@
 """Diffusion in latents beside diffusion in pixels at an equal cost of training, the autoencoder's included.
 
     python -m benchmarks.latent --folder DIR                    all stages, one after the other
-    python -m benchmarks.latent --folder DIR --stage latent     one of autoencoder, latent, pixels, pixels-4, judge
+    python -m benchmarks.latent --folder DIR --stage latent     one of those that --help names
 
-Tiles of 64 x 64 from the pictures of a folder, split by picture. The cost is CPU time of the training steps, compilation
-apart: a probe of each model gives that of a step, and the number of steps follows from it, so that the learning-rate
-schedule ends where the budget does. Finished runs in `--runs` are kept.
+Tiles of 64 x 64 from the pictures of a folder, split by picture. The cost is CPU time of the training steps,
+compilation apart: a probe of each model gives that of a step, and the number of steps follows from it, so that the
+learning-rate schedule ends where the budget does. Finished runs in `--runs` are kept.
 
 Samples are judged in the features of `experiments.judge`: networks trained on the training tiles to tell by how much a
 tile was turned. Every set has as many rows. Writes benchmarks/results/latent.json and docs/pictures/latent.png, and
@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/latent-benchmark"), help="%(default)s")
     parser.add_argument("--stage", choices=STAGES, action="append", help="all of them by default")
     parser.add_argument("--autoencoder", type=float, default=400.0, help="CPU seconds of its training; %(default)s")
-    parser.add_argument("--diffusion", type=float, default=400.0, help="the same in latents; %(default)s")
+    parser.add_argument("--diffusion", type=float, default=300.0, help="the same in latents; %(default)s")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/latent.json"), help="%(default)s")
     parser.add_argument("--picture", type=Path, default=Path("docs/pictures/latent.png"), help="%(default)s")
     arguments = parser.parse_args()

@@ -145,16 +145,16 @@ def _of_run(run: epath.Path, info: DataInfo) -> Codec:
     advice = "train one: python -m experiments.train autoencoder"
     if not (run / "config.json").exists():
         raise UserError(f"--latents needs the run of an autoencoder, and {run} has no config.json; {advice}")
-    network, trained = read_config(run)[0].network, read_config(run)[1].shape
+    recipe, trained = read_config(run)
+    network = recipe.network
     if not isinstance(network, Autoencoder):
-        raise UserError(
-            f"--latents needs the run of an autoencoder, and {run} is one of {type(network).__name__}; {advice}"
-        )
+        kind = type(network).__name__
+        raise UserError(f"--latents needs the run of an autoencoder, and {run} is one of {kind}; {advice}")
     height, width, channels = info.shape
-    if channels != trained[-1]:
+    if channels != trained.shape[-1]:
         raise UserError(
-            f"the autoencoder in {run} takes pictures of {trained[-1]} channels, and {info.name} has {channels}; choose "
-            "--data.channels, or train another one"
+            f"the autoencoder in {run} takes pictures of {trained.shape[-1]} channels, and {info.name} has {channels}; "
+            "choose --data.channels, or train another one"
         )
     try:
         _functions(network, info.shape)

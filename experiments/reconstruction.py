@@ -40,7 +40,7 @@ def evaluate(
 
     Returns:
         What evaluation.json holds: `about`, `shown`, and `sets`, the figures of each code: means over the test
-        pictures of `psnr` in dB (of 0..255) and `ssim` (None for pictures smaller than its window of 11), and `numbers`.
+        pictures of `psnr` in dB (of 0..255) and `ssim` (None for pictures smaller than its window), and `numbers`.
 
     Raises:
         UserError: no such run or checkpoint, a run that is no autoencoder, or other data than it was trained on.

@@ -5,8 +5,8 @@
 
     KL = KL(q(z | x) | N(0, 1)) = sum_j (m_j^2 + s_j^2 - 1) / 2 - log s_j    nats an example of n numbers
 
-e is the absolute value or the square. Weight 1 and e(d) = d^2 / (2 c) with a constant c would be the evidence bound; the
-small weight of latent diffusion only keeps the latents near the origin and smooth.
+e is the absolute value or the square. Weight 1 and e(d) = d^2 / (2 c) with a constant c would be the evidence bound;
+the small weight of latent diffusion only keeps the latents near the origin and smooth.
 """
 
 from collections.abc import Callable

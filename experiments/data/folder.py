@@ -54,8 +54,9 @@ class Folder:
             raise UserError(f"size counts pixels a side; got {self.size}. Pass, for example, --data.size 32.")
         if not 0 <= self.tile <= self.size or self.tiles < 1:
             raise UserError(
-                f"tile must lie in 0..size, the short side that pictures are scaled to, and tiles be at least 1; got tile "
-                f"{self.tile}, size {self.size} and tiles {self.tiles}. Pass, for example, --data.size {2 * self.tile}."
+                "tile must lie in 0..size, the short side that pictures are scaled to, and tiles be at least 1; got "
+                f"tile {self.tile}, size {self.size} and tiles {self.tiles}. Pass, for example, --data.size 128 "
+                "--data.tile 64."
             )
 
     def load(self, progress: Progress = silent) -> Images:

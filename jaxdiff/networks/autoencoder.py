@@ -1,4 +1,4 @@
-"""Convolutional autoencoder with a Gaussian bottleneck, the first stage of latent diffusion (arXiv 2112.10752 sec. 3.1).
+"""Convolutional autoencoder with a Gaussian bottleneck, the first stage of latent diffusion (arXiv 2112.10752).
 
     encode(x) = (m, log s)        q(z | x) = N(m, s^2), independent numbers
     decode(z) = x                 f = patch 2^(levels - 1): pictures (H, W, C), latents (H / f, W / f, latent)
@@ -8,7 +8,8 @@ two and without attention: the parameters serve pictures of any size that f divi
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -112,7 +113,7 @@ class Autoencoder(nnx.Module):
         h = self.out(jax.nn.silu(self.norm(h))).astype(jnp.float32)
         return unpatches(h.reshape(h.shape[0], -1, h.shape[-1]), self.shape[0], self.shape[1], self.patch)
 
-    def _run(self, blocks: nnx.List, h: Array) -> Array:
+    def _run(self, blocks: Iterable[Any], h: Array) -> Array:
         for block in blocks:
             h = jax.checkpoint(block)(h) if self.remat else block(h)
         return h
