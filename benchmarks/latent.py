@@ -24,7 +24,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from etils import epath
 
 from experiments import codes, pictures, recipes, reconstruction, train
 from experiments.data import Batches, Folder, Images
@@ -148,7 +147,10 @@ def judge(images: Images, arguments: argparse.Namespace) -> dict[str, Any]:
             "checksum": images.checksum,
             "date": str(datetime.date.today()),
         },
-        "codes": reconstruction.evaluate(epath.Path(runs / "autoencoder"), images)["sets"],
+        "codes": {
+            "held-out tiles": reconstruction.compare(autoencoder, params, train_tiles, test)[1],
+            "training tiles": reconstruction.compare(autoencoder, params, train_tiles, kept)[1],
+        },
         "training": {"autoencoder": cost("autoencoder"), **about},
         "sets": figures,
     }
@@ -156,8 +158,10 @@ def judge(images: Images, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """Two tables in Markdown: the codes, and the sets of tiles."""
-    lines = ["| code | PSNR, dB | SSIM | numbers |", "|---|---|---|---|"]
-    lines += [f"| {k} | {r['psnr']:.2f} | {r['ssim']:.3f} | {r['numbers']} |" for k, r in result["codes"].items()]
+    lines = ["| code | numbers | held-out: PSNR, SSIM | training tiles: PSNR, SSIM |", "|---|---|---|---|"]
+    held, known = result["codes"].values()
+    cell = lambda row: f"{row['psnr']:.2f} dB, {row['ssim']:.3f}"
+    lines += [f"| {k} | {row['numbers']} | {cell(row)} | {cell(known[k])} |" for k, row in held.items()]
     keys = ("frechet_train", "kernel_train", "frechet_test", "kernel_test", "nearest")
     lines += ["", "| tiles | " + " | ".join(keys) + " |", "|---" * (len(keys) + 1) + "|"]
     for name, row in result["sets"].items():

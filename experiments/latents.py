@@ -91,25 +91,27 @@ class LatentPictures:
 
 
 def encoded(
-    recipe: Recipe, info: DataInfo, train: Split, resumed: epath.Path | None = None
-) -> tuple[DataInfo, LatentPictures, Codec]:
+    recipe: Recipe, info: DataInfo, train: Any, resumed: epath.Path | None = None
+) -> tuple[DataInfo, Any, Codec | None]:
     """`(info, examples, codec)` of the latents of a training split, all of which are kept in memory.
 
     Args:
-        recipe: `recipe.latents` is the run of the autoencoder.
+        recipe: `recipe.latents` is the run of the autoencoder; without one the data stay as they are.
         info: of the pictures.
-        train: the pictures.
+        train: the pictures, a `Split`.
         resumed: the run's own directory if it goes on: its own autoencoder and statistics then serve, where it has any.
 
     Raises:
         UserError: no such run, one that is no autoencoder or unfinished, or whose pictures do not fit these.
     """
+    if recipe.latents is None:
+        return info, train, None
     if resumed is not None and (resumed / FOLDER).exists() and (resumed / "config.json").exists():
         about = read_config(resumed)[1].latents
         if about is not None and about.shape == info.shape:
             codec = restore(resumed, about)
             return _examples(info, train, codec, codec.encode(train.images))
-    codec = _of_run(epath.Path(recipe.latents or ""), info)
+    codec = _of_run(epath.Path(recipe.latents), info)
     raw = codec.encode(train.images)
     mean, std = raw.mean((0, 1, 2), dtype=np.float64), raw.std((0, 1, 2), dtype=np.float64)
     if not std.all():

@@ -5,7 +5,6 @@ PCA             of whole pictures: as many components, of the training pictures,
 PCA of squares  of f x f pixels: as many components for each square as the latents have channels
 """
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import jax
@@ -16,7 +15,7 @@ from experiments import codes, pictures, report, run_directory
 from experiments.data import Images
 from experiments.errors import UserError
 from experiments.hardware import describe_devices, versions
-from experiments.model import check_same, load
+from experiments.model import Model, check_same, load
 from experiments.networks import Autoencoder
 from jaxdiff.metrics import psnr, ssim
 
@@ -39,8 +38,7 @@ def evaluate(
         step, unfinished, sigma_rel: which parameters, see `experiments.model.load`.
 
     Returns:
-        What evaluation.json holds: `about`, `shown`, and `sets`, the figures of each code: means over the test
-        pictures of `psnr` in dB (of 0..255) and `ssim` (None for pictures smaller than its window), and `numbers`.
+        What evaluation.json holds: `about`, `shown`, and `sets`, the figures of `compare` on the test pictures.
 
     Raises:
         UserError: no such run or checkpoint, a run that is no autoencoder, or other data than it was trained on.
@@ -54,23 +52,12 @@ def evaluate(
     test = np.asarray(images.test.images[:])
     rows = np.random.default_rng(0).permutation(len(images.train))[:_PICTURES]
     train = np.asarray(images.train.images[np.sort(rows)])
-    network, (height, width, channels) = model.recipe.network, images.shape
-    factor = network.patch * 2 ** (len(network.multipliers) - 1)
-    squares = height // factor * (width // factor)
-    made_by: dict[str, tuple[int, Callable[[], np.ndarray]]] = {
-        "autoencoder": (squares * network.latent, lambda: codes.reconstruct(model, params, test)),
-        "bicubic": (squares * channels, lambda: codes.bicubic(test, factor)),
-        "PCA": (squares * network.latent, lambda: codes.pca(train, test, squares * network.latent)),
-        "PCA of squares": (squares * network.latent, lambda: codes.pca_of_squares(train, test, factor, network.latent)),
-    }
-    made = {name: make() for name, (_, make) in made_by.items()}
-    large = min(height, width) >= 11
+    made, sets = compare(model, params, train, test)
     result = {
         "about": {
             "pictures": len(test),
-            "of": height * width * channels,
-            "numbers": squares * network.latent,
-            "factor": factor,
+            "of": int(np.prod(images.shape)),
+            "numbers": sets["autoencoder"]["numbers"],
             "checkpoint": step,
             "hardware": describe_devices(jax.devices()[:1]),
             "versions": versions(),
@@ -78,14 +65,7 @@ def evaluate(
             "checksum": images.checksum,
         },
         "shown": list(SHOWN),
-        "sets": {
-            name: {
-                "psnr": float(psnr(x, test, span=255).mean()),
-                "ssim": float(ssim(x, test, span=255).mean()) if large else None,
-                "numbers": made_by[name][0],
-            }
-            for name, x in made.items()
-        },
+        "sets": sets,
     }
     run_directory.write_json(run / "evaluation.json", result)
     chosen = np.linspace(0, len(test) - 1, min(len(test), 8)).astype(int)
@@ -93,6 +73,41 @@ def evaluate(
     (run / "evaluation.png").write_bytes(pictures.grid(np.concatenate(rows), len(chosen)))
     report.write(run)
     return result
+
+
+def compare(
+    model: Model, params: Any, train: np.ndarray, pixels: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, dict[str, float | None]]]:
+    """Pictures through each code, and its figures.
+
+    Args:
+        train: uint8 (N, H, W, C), what the PCAs are made of.
+        pixels: uint8 (M, H, W, C), the pictures to keep.
+
+    Returns:
+        uint8 (M, H, W, C) by the name of the code; and the means of `psnr` in dB (of 0..255) and of `ssim` (None for
+        pictures smaller than its window), and `numbers`.
+    """
+    network: Any = model.recipe.network
+    height, width, channels = pixels.shape[1:]
+    factor = network.patch * 2 ** (len(network.multipliers) - 1)
+    squares = height // factor * (width // factor)
+    made = {
+        "autoencoder": codes.reconstruct(model, params, pixels),
+        "bicubic": codes.bicubic(pixels, factor),
+        "PCA": codes.pca(train, pixels, squares * network.latent),
+        "PCA of squares": codes.pca_of_squares(train, pixels, factor, network.latent),
+    }
+    large = min(height, width) >= 11
+    figures = {
+        name: {
+            "psnr": float(psnr(x, pixels, span=255).mean()),
+            "ssim": float(ssim(x, pixels, span=255).mean()) if large else None,
+            "numbers": squares * (channels if name == "bicubic" else network.latent),
+        }
+        for name, x in made.items()
+    }
+    return made, figures
 
 
 def table(result: dict[str, Any]) -> str:

@@ -221,11 +221,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments, recipe = train_arguments(argv)
     devices = choose_devices(arguments.devices)
     data = distributed.all_do(lambda: recipe.data.load(lambda message: print(message, file=sys.stderr)))
-    info, examples = feed(recipe, data)
-    codec = None
-    if recipe.latents is not None:
-        resumed = epath.Path(arguments.out) if arguments.resume else None
-        info, examples, codec = distributed.all_do(lambda: encoded(recipe, info, examples, resumed))
+    resumed = epath.Path(arguments.out) if arguments.resume else None
+    info, examples, codec = distributed.all_do(lambda: encoded(recipe, *feed(recipe, data), resumed))
     iterator = batches(
         examples,
         batch_size=recipe.batch_size,
