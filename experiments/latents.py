@@ -106,7 +106,7 @@ def encoded(
     """
     if recipe.latents is None:
         return info, train, None
-    if resumed is not None and (resumed / FOLDER).exists() and (resumed / "config.json").exists():
+    if resumed is not None and _has_copy(resumed):
         about = read_config(resumed)[1].latents
         if about is not None and about.shape == info.shape:
             codec = restore(resumed, about)
@@ -140,6 +140,14 @@ def restore(run: epath.Path, about: Latents) -> Codec:
     with Checkpoints(run / FOLDER, 1) as copies:
         params, _, _ = copies.restore(jax.eval_shape(init, jax.random.key(0)))
     return Codec(about, params)
+
+
+def _has_copy(run: epath.Path) -> bool:
+    """Whether a run was started for so long that it keeps an autoencoder: a kill may have come between."""
+    if not (run / "config.json").exists() or not (run / FOLDER).exists():
+        return False
+    with Checkpoints(run / FOLDER, 1) as copies:
+        return bool(copies.steps())
 
 
 def _of_run(run: epath.Path, info: DataInfo) -> Codec:

@@ -153,6 +153,21 @@ def test_a_run_in_latents_resumes_without_the_autoencoders_run(root, data, laten
     assert json.loads(first)["loss"] == json.loads(second)["loss"]
 
 
+def test_a_run_that_was_killed_before_it_kept_the_autoencoder_begins_anew(root, data, autoencoder, latent, capsys):
+    killed = root / "killed"
+    killed.mkdir()
+    shutil.copy(latent / "config.json", killed)
+    (killed / latents.FOLDER).mkdir()
+    config = json.loads((killed / "config.json").read_text())
+    config["recipe"]["latents"] = str(autoencoder)
+    (killed / "config.json").write_text(json.dumps(config))
+    code, _, err = run(
+        capsys, "train", "latent", *data, *DIFFUSION, "--latents", autoencoder, "--out", killed, "--resume"
+    )
+    assert code == 0, err
+    assert load(killed)[2] == 20
+
+
 def test_labels_stay_with_their_pictures(root, data, autoencoder, tmp_path):
     for i, path in enumerate(sorted((root / "pictures").iterdir())):
         place = tmp_path / "classes" / ("even", "odd")[i % 2] / path.name
