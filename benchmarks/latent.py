@@ -7,8 +7,8 @@ Tiles of 64 x 64 from the pictures of a folder, split by picture. The cost is CP
 compilation apart: a probe of each model gives that of a step, and the number of steps follows from it, so that the
 learning-rate schedule ends where the budget does. Finished runs in `--runs` are kept.
 
-Samples are judged in the features of `experiments.judge`: networks trained on the training tiles to tell by how much a
-tile was turned. Every set has as many rows. Writes benchmarks/results/latent.json and docs/pictures/latent.png, and
+Samples are judged in the features of `experiments.judge`: a network trained on the training tiles to tell by how much
+a tile was turned. Every set has as many rows. Writes benchmarks/results/latent.json and docs/pictures/latent.png, and
 prints a table in Markdown.
 """
 
@@ -41,7 +41,7 @@ PIXELS = {
 STAGES = ("autoencoder", "latent", *PIXELS, "judge")
 NAMES = {"latent": "latents", "pixels": "pixels, patch 2", "pixels-4": "pixels, patch 4"}
 WARM, PROBE = 3, 20
-JUDGES = 2
+JUDGES, COLUMNS = 1, 6
 
 
 def images_of(folder: str, data_dir: str | None) -> Images:
@@ -131,10 +131,10 @@ def judge(images: Images, arguments: argparse.Namespace) -> dict[str, Any]:
             row |= {"frechet_test": pairs(frechet_distance, unseen), "kernel_test": pairs(kernel_distance, unseen)}
         row["nearest"] = [float(np.median(nearest_distance(unit(tiles), unit(rest))))]
         figures[name] = {key: {"mean": float(np.mean(v)), "judges": v} for key, v in row.items()}
-    shown = np.linspace(0, count - 1, 10).astype(int)
+    shown = np.linspace(0, count - 1, 10).astype(int)[:COLUMNS]
     rows = [test[shown], codes.reconstruct(autoencoder, params, test[shown])]
-    rows += [sets[NAMES[stage]][10 * i : 10 * i + 10] for stage in trained for i in range(2)]
-    arguments.picture.write_bytes(pictures.grid(np.concatenate(rows), 10))
+    rows += [sets[NAMES[stage]][10 * i : 10 * i + COLUMNS] for stage in trained for i in range(2)]
+    arguments.picture.write_bytes(pictures.grid(np.concatenate(rows), COLUMNS))
     return {
         "about": {
             "pictures": len(list(Path(arguments.folder).iterdir())),
