@@ -4,8 +4,8 @@ python -m experiments.train autoencoder --data.folder DIR --data.size 128 --data
 python -m experiments.evaluate runs/autoencoder                                  PSNR beside bicubic and PCA
 python -m experiments.train latent --latents runs/autoencoder --data.folder DIR --data.size 128 --data.tile 64
 
-Expected of 1,562 steps on 16 panoramas (seven minutes of one x86 core): 23.3 dB on tiles of two others, where bicubic has
-21.3 and PCA of squares 23.6; see docs/latent.md.
+Expected of 1,562 steps on 16 panoramas (seven minutes of one x86 core): 23.3 dB on tiles of two others, where bicubic
+has 21.3 and PCA of squares 23.6; see docs/latent.md.
 
 Any other recipe of pictures becomes one by `--network autoencoder`. Sampler, process and weighting are not used.
 """

@@ -4,8 +4,8 @@ python -m experiments.train latent --latents runs/autoencoder --data.folder DIR 
 python -m experiments.sample runs/latent
 python -m experiments.evaluate runs/latent
 
-Expected of 822 steps on 16 panoramas (five minutes of one x86 core): Frechet distance 115 to the training tiles, where a
-U-Net in pixels of the same cost, the autoencoder's included, has 254; see docs/latent.md.
+Expected of 822 steps on 16 panoramas (five minutes of one x86 core): Frechet distance 115 to the training tiles, where
+a U-Net in pixels of the same cost, the autoencoder's included, has 254; see docs/latent.md.
 
 Any other recipe of pictures diffuses in latents by `--latents RUN`.
 """
