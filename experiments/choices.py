@@ -49,6 +49,7 @@ CHOICES: dict[str, dict[str, Choice]] = {
         "unet": _always(networks.UNet),
         "dit": _always(networks.DiT),
         "transformer": _always(networks.Transformer),
+        "autoencoder": _always(networks.Autoencoder),
     },
     "times": {
         "uniform": _always(times.uniform),

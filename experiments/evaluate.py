@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import tyro
 from etils import epath
 
-from experiments import cli, restoration
+from experiments import cli, reconstruction, restoration
 from experiments.evaluation import evaluate, table
 from experiments.hardware import choose_devices
 from experiments.model import read_config
+from experiments.networks import Autoencoder
 from experiments.recipe import Given, Sampler
 from experiments.text import answers
 from experiments.text import evaluation as text
@@ -20,7 +21,8 @@ from experiments.text import evaluation as text
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Compare samples of a trained run with its real data; of text, also its likelihood with that of n-grams."""
+    """Compare samples of a trained run with its real data; of text, also its likelihood with that of n-grams; of an
+    autoencoder, its reconstructions with those of other codes."""
 
     run: Annotated[str, tyro.conf.Suppress]
     sampler: Annotated[Sampler, tyro.conf.arg(name="")]
@@ -56,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if recipe.conditions.restores:
         options["count"] = arguments.pictures
         leave_out, judge, draw = of_text | {"samples", "judges", "pictures"}, restoration.evaluate, restoration.table
+    elif isinstance(recipe.network, Autoencoder):
+        leave_out = of_text | of_restoring | {"sampler", "samples", "judges", "seed", "devices"}
+        judge, draw = reconstruction.evaluate, reconstruction.table
     elif info.tokenizer is None:
         leave_out, judge, draw = of_text | of_restoring, evaluate, table
     else:

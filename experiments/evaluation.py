@@ -38,6 +38,7 @@ SHOWN = (
     "memorisation_ratio",
 )
 BASELINE = "Gaussian per class"
+RECONSTRUCTED = "training pictures through the autoencoder"  # of runs in latents: as good as they can become
 _BOUNDED, _DRAWS = 1_000, 32  # pictures for the likelihood, and noisy copies of each
 
 
@@ -97,6 +98,10 @@ def evaluate(
         "model": (drawn, labels),
         BASELINE: (gaussian_baseline(train, train_labels, labels, seed), labels),
     }
+    if model.codec is not None:
+        kept = np.random.default_rng(seed).permutation(len(train))[:count]
+        known = None if train_labels is None else train_labels[kept]
+        sets[RECONSTRUCTED] = (model.codec.decode(model.codec.encode(train[kept])), known)
     if labels is None:
         sets[BASELINE] = (sets[BASELINE][0][:count], None)
     figures = compare(sets, train, train_labels, test, test_labels, panel)

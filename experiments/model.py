@@ -17,8 +17,20 @@ from experiments import config
 from experiments.data import Images, to_pixels
 from experiments.data.levels import from_levels
 from experiments.errors import UserError
+from experiments.networks import Autoencoder
 from experiments.recipe import Recipe, Sampler
-from jaxdiff import TrainState, averages, grids, guidance, networks, parallel, solvers, training, uncertainty
+from jaxdiff import (
+    TrainState,
+    autoencoding,
+    averages,
+    grids,
+    guidance,
+    networks,
+    parallel,
+    solvers,
+    training,
+    uncertainty,
+)
 from jaxdiff.processes import CachedDenoiser
 
 
@@ -36,6 +48,7 @@ class DataInfo:
         embedding: shape of the vector or sequence that comes with each example; () for none.
         prompt_length: places at the beginning of a window for a prompt and, behind them, one for a separator; 0 where
             a prompt may stand anywhere.
+        latents: `experiments.latents.Latents`, of which autoencoder and in which units; None for the data themselves.
     """
 
     shape: tuple[int, ...]
@@ -47,6 +60,7 @@ class DataInfo:
     features: int = 0
     embedding: tuple[int, ...] = ()
     prompt_length: int = 0
+    latents: Any = None
 
     @classmethod
     def of(cls, images: Images) -> "DataInfo":
@@ -54,12 +68,18 @@ class DataInfo:
 
 
 class Model:
-    """A recipe's network, process and optimiser for one kind of data; its sampler is compiled once a batch shape."""
+    """A recipe's network, process and optimiser for one kind of data; its sampler is compiled once a batch shape.
 
-    def __init__(self, recipe: Recipe, info: DataInfo):
+    Args:
+        codec: `experiments.latents.Codec`, what makes pictures of latents; with `info.latents`.
+    """
+
+    def __init__(self, recipe: Recipe, info: DataInfo, codec: Any = None):
+        if (info.latents is None) != (codec is None):
+            raise UserError("a model in latents needs their codec, and another has none; see experiments.latents")
         told = recipe.conditions
         info = info if told.label else dataclasses.replace(info, classes=())
-        self.recipe, self.info = recipe, info
+        self.recipe, self.info, self.codec = recipe, info, codec
         self.process: Any = _process(recipe, info)
         process = self.process
         try:
@@ -81,6 +101,11 @@ class Model:
             cond_dropout=0.0 if self._null is None else rate,
         )
         self._objective = told.told(self._objective, self._null, rate)
+        if isinstance(recipe.network, Autoencoder):
+            _, self.encode, self.decode = networks.encoder_decoder(make)
+            error = jnp.abs if recipe.network.error == "absolute" else jnp.square
+            weight = recipe.network.kl_weight
+            self._objective = autoencoding.reconstruction(self.encode, self.decode, kl_weight=weight, error=error)
         if self._block:
             self._objective = _given_the_past(self._objective)
         self._learned = uncertainty.learned(self._objective)
@@ -122,7 +147,9 @@ class Model:
         return params["network"] if self.recipe.learned_weighting else params
 
     def pixels(self, x: Any) -> np.ndarray:
-        """Pictures as the process has them, real numbers or levels, as uint8."""
+        """Pictures as the process has them, real numbers, levels or latents, as uint8."""
+        if self.codec is not None:
+            return self.codec.decode(x)
         return from_levels(x, self.info.tokens) if self.info.tokens else to_pixels(x)
 
     def draw(
@@ -152,7 +179,15 @@ class Model:
             devices: local ones to share the samples; one by default.
             observed: `(mask, value)` of known elements, (count, ...).
             record: called by the sampler after each step, see `jaxdiff.sample`; on one device only.
+
+        Raises:
+            UserError: the network is an autoencoder.
         """
+        if isinstance(self.recipe.network, Autoencoder):
+            raise UserError(
+                "an autoencoder draws no samples; train a diffusion in its latents: "
+                "python -m experiments.train latent --latents RUN"
+            )
         batch_size = min(batch_size, count)
         sample = functools.partial(self._sample, record=record) if record else self._sample
         finish = np.asarray if self.info.tokenizer is not None else self.pixels
@@ -278,6 +313,20 @@ def read_config(run: epath.Path) -> tuple[Recipe, DataInfo]:
         ) from error
 
 
+def read_model(run: epath.Path) -> Model:
+    """The model of a run directory, without parameters but for those of its codec.
+
+    Raises:
+        UserError: as `read_config`; or the run's copy of its autoencoder is missing or damaged.
+    """
+    recipe, info = read_config(run)
+    if info.latents is None:
+        return Model(recipe, info)
+    from experiments.latents import restore
+
+    return Model(recipe, info, restore(run, info.latents))
+
+
 def load(
     run: epath.PathLike, *, step: int | None = None, unfinished: bool = False, sigma_rel: float | None = None
 ) -> tuple[Model, Any, int]:
@@ -311,8 +360,8 @@ def load_state(
     from experiments.checkpoint import Checkpoints
 
     run = epath.Path(run)
-    recipe, info = read_config(run)
-    model = Model(recipe, info)
+    model = read_model(run)
+    recipe = model.recipe
     like = jax.eval_shape(model.fresh_state)
     if not (run / "checkpoints").exists():
         raise UserError(

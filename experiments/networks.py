@@ -140,7 +140,48 @@ class Transformer:
         return _make(networks.Transformer, self, shape, num_classes=num_classes, features=features, **alphabet)
 
 
-Network: TypeAlias = MLP | UNet | DiT | Transformer
+@dataclass(frozen=True, kw_only=True)
+class Autoencoder:
+    """A convolutional autoencoder of pictures, in whose latents other runs diffuse (`--latents RUN`)."""
+
+    channels: int = 32
+    """Feature channels of the first level."""
+    multipliers: tuple[int, ...] = (1, 2)
+    """Channels of each level as a multiple of `channels`; each but the last halves the picture."""
+    patch: int = 2
+    """Side of the squares of pixels that become channels before the first level: makes the picture smaller, too."""
+    blocks: int = 1
+    """Residual blocks at each level."""
+    latent: int = 4
+    """Channels of the latents."""
+    kl_weight: float = 1e-4
+    """Weight of the latents' divergence from N(0, 1), beside the error of the picture."""
+    error: Literal["absolute", "square"] = "absolute"
+    """Of a number of the picture."""
+    dtype: Dtype = "float32"
+    """Precision of the computation; parameters stay float32."""
+    remat: bool = False
+    """Recompute activations in the backward pass: less memory, a third more time."""
+
+    def make(
+        self,
+        shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        tokens: int = 0,
+        states: int = 0,
+        features: int = 0,
+        told: Told = NOTHING,
+    ) -> Make:
+        _labels_alone(told)
+        if len(shape) != 3 or tokens:
+            raise ValueError(f"it takes pictures (H, W, C) of real numbers, got {shape}{' of tokens' * bool(tokens)}")
+        options = {field.name: getattr(self, field.name) for field in fields(self)}
+        options = {k: v for k, v in options.items() if k not in ("kl_weight", "error", "dtype")}
+        return lambda rngs: networks.Autoencoder(shape, rngs=rngs, dtype=jnp.dtype(self.dtype), **options)
+
+
+Network: TypeAlias = MLP | UNet | DiT | Transformer | Autoencoder
 
 
 def _make(module: Callable[..., nnx.Module], spec: Any, shape: tuple[int, ...], **data: Any) -> Make:

@@ -24,6 +24,9 @@ def check(model: Model, doing: str) -> None:
             "python -m experiments.train mnist"
         )
 
+    if model.codec is not None:
+        raise UserError(f"{doing} needs a run on pixels, this one diffuses in latents; train one without --latents")
+
 
 def read(path: str, channels: int, *, opacity: bool = False) -> np.ndarray:
     """uint8 (H, W, channels) of a picture file, with its opacity as one channel more where asked for.

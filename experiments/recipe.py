@@ -13,7 +13,7 @@ import optax
 
 from experiments.conditions import Conditions
 from experiments.data import Cifar10, Digits, FashionMnist, Folder, Mnist, Tfds
-from experiments.networks import Network
+from experiments.networks import Autoencoder, Network
 from experiments.processes import Process
 from experiments.text import KeptSentences, Replies, Text8, TextFile, TinyShakespeare, WrittenSummaries
 from jaxdiff import averages, grids, solvers, times, weightings
@@ -118,6 +118,8 @@ class Recipe:
     """Levels of grey that pictures are rounded to, for processes of tokens; 0: pictures are real numbers."""
     flip: bool = False
     """Mirror training pictures at random."""
+    latents: str | None = None
+    """Run directory of an autoencoder in whose latents to diffuse; None: in the pictures themselves."""
     sampler: Sampler = Sampler()
     preview_guidance: float = 3.0
     """Guidance scale of the right half of samples.png."""
@@ -171,6 +173,10 @@ class Recipe:
             raise ValueError("--levels go with labels alone; leave the other --conditions out")
         if self.flip and self.conditions.embeddings:
             raise ValueError("--conditions.embeddings belong to pictures as they are; leave --flip out")
+        if self.latents is not None and (self.flip or self.levels or not isinstance(self.data, Pictures)):
+            raise ValueError("--latents are those of pictures, without --levels or --flip (--no-flip); leave one out")
+        if isinstance(self.network, Autoencoder) and (self.latents is not None or self.learned_weighting):
+            raise ValueError("--latents and --learned-weighting are for diffusion, not for --network autoencoder")
         if self.seed < 0:
             raise ValueError(f"--seed must not be negative, got {self.seed}")
         for flag, value in {"--ema": self.ema, "--cond-dropout": self.cond_dropout}.items():

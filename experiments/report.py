@@ -10,11 +10,12 @@ import numpy as np
 from etils import epath
 
 import jaxdiff
-from experiments import pictures
+from experiments import codes, pictures
 from experiments.forward import forward
 from experiments.hardware import versions
 from experiments.logging import Row, read_rows
 from experiments.model import Model
+from experiments.networks import Autoencoder
 from experiments.run_directory import write_json
 from experiments.text import report as written
 
@@ -28,6 +29,7 @@ _CAPTIONS = {
     "samples.png": "Samples, a row per class: as the model draws them, and on the right with guidance",
     "forward.png": "The forward process: data to noise",
     "trajectory.png": "Sampling: noise to data",
+    "reconstructions.png": "Pictures, and below each what the autoencoder makes of it",
     "loss.png": "Training",
 }
 
@@ -48,7 +50,10 @@ def after_training(
         rows: the logged metrics.
         summary: figures of the training.
     """
-    if model.info.tokenizer is None:
+    if isinstance(model.recipe.network, Autoencoder):
+        nfe = None
+        (out / "reconstructions.png").write_bytes(codes.sheet(model, params, examples["x0"]))
+    elif model.info.tokenizer is None:
         nfe = _pictures(out, model, params, examples["x0"])
     else:
         nfe = written.after_training(out, model, params, examples)

@@ -7,7 +7,7 @@ from etils import epath
 
 from experiments.checkpoint import Checkpoints
 from experiments.errors import UserError
-from experiments.model import Model, read_config
+from experiments.model import Model, read_model
 from experiments.recipe import Recipe
 from jaxdiff import averages
 
@@ -33,8 +33,8 @@ def reconstruct(run: epath.Path, sigma_rel: float, *, step: int | None = None) -
     Raises:
         UserError: no snapshots, none at that step, or a length that they do not give.
     """
-    recipe, info = read_config(run)
-    model = Model(recipe, info)
+    model = read_model(run)
+    recipe = model.recipe
     if not recipe.averages or not (run / FOLDER).exists():
         raise UserError(
             f"--sigma-rel {sigma_rel:g} needs a run with snapshots of its averages, {run} has none; train with "

@@ -19,6 +19,7 @@ from experiments import batches as batching
 from experiments import distributed, report, run_directory
 from experiments.checkpoint import Checkpoints
 from experiments.hardware import choose_devices, describe_devices
+from experiments.latents import Codec, encoded
 from experiments.logging import Diverged, Log
 from experiments.model import DataInfo, Model
 from experiments.placement import WHOLE, Placement, Split
@@ -46,6 +47,7 @@ def run(
     out: epath.PathLike | None = None,
     *,
     info: DataInfo | None = None,
+    codec: Codec | None = None,
     resume: bool = False,
     overwrite: bool = False,
     devices: Sequence[jax.Device] | None = None,
@@ -61,6 +63,7 @@ def run(
             share. See `Stream` for how they are resumed.
         out: the run directory, local or gs://; None writes nothing.
         info: shape and classes of the data; by default those of the first batch, with classes up to its largest label.
+        codec: makes pictures of the data, where these are latents (see `experiments.latents.encoded`); kept in `out`.
         resume: go on from the newest checkpoint in `out`.
         overwrite: delete the run in `out` first.
         devices: all of this process by default, or of all processes; several train data-parallel with `jax.pmap`.
@@ -75,12 +78,14 @@ def run(
     out = None if out is None else epath.Path(out)
     placement = Placement(jax.devices() if devices is None else devices, split)
     stream = Stream(batches)
-    model = Model(recipe, info or batching.describe(stream.first))
+    model = Model(recipe, info or batching.describe(stream.first), codec)
     batching.check(recipe, stream.first, placement.rows)
     if out is not None:
         folder = out
         prepare = lambda: run_directory.prepare(folder, recipe, model.info, resume=resume, overwrite=overwrite)
         distributed.first_does(prepare)
+        if codec is not None:
+            codec.save(out)
 
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_request())
@@ -216,7 +221,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments, recipe = train_arguments(argv)
     devices = choose_devices(arguments.devices)
     data = distributed.all_do(lambda: recipe.data.load(lambda message: print(message, file=sys.stderr)))
-    info, examples = feed(recipe, data)
+    resumed = epath.Path(arguments.out) if arguments.resume else None
+    info, examples, codec = distributed.all_do(lambda: encoded(recipe, *feed(recipe, data), resumed))
     iterator = batches(
         examples,
         batch_size=recipe.batch_size,
@@ -230,6 +236,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         iterator,
         arguments.out,
         info=info,
+        codec=codec,
         resume=arguments.resume,
         overwrite=arguments.overwrite,
         devices=devices,

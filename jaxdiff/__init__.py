@@ -1,6 +1,7 @@
 """jaxdiff: diffusion models on JAX as pure functions over frozen pytrees."""
 
 from jaxdiff import (
+    autoencoding,
     averages,
     conditioning,
     grids,
@@ -29,6 +30,7 @@ __all__ = [
     "Nested",
     "Ordinal",
     "TrainState",
+    "autoencoding",
     "averages",
     "conditioning",
     "grids",

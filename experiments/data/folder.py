@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from experiments.data.builder import Card, Example, load_card
 from experiments.data.images import Images, Progress, silent
-from experiments.data.pictures import to_array
+from experiments.data.pictures import cut_tiles, to_array
 from experiments.errors import UserError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
@@ -23,17 +25,23 @@ _TEST_SHARE = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Folder:
-    """Pictures of a folder (png, jpg, jpeg, webp, bmp, gif; of a moving gif the first), cut to a square and scaled.
+    """Pictures of a folder (png, jpg, jpeg, webp, bmp, gif; of a moving gif the first), cut to a square and scaled, or
+    cut to many small tiles.
 
     Pictures in sub-folders get the sub-folder's name as their class, whatever lies deeper; pictures without
     sub-folders have none. Files and folders that begin with a dot are left out. A tenth, at least one, is held out as
-    the test split: those whose name has the smallest sha256, so that adding pictures hardly moves the others.
+    the test split: those whose name has the smallest sha256, so that adding pictures hardly moves the others. The tiles
+    of a picture are all in one split.
     """
 
     folder: str
     """The folder with the pictures, or with one sub-folder of pictures for each class."""
     size: int = 32
     """Pixels a side: the short side is scaled to this, antialiased, and the middle is cut out."""
+    tile: int = 0
+    """Pixels a side of tiles that are cut out at random, always the same ones, instead of the middle; 0 for none."""
+    tiles: int = 64
+    """Tiles of each picture."""
     channels: int = 3
     """3 for colour, 1 for gray."""
     data_dir: str | None = None
@@ -44,6 +52,12 @@ class Folder:
             raise UserError(f"channels must be 1 (gray) or 3 (colour); got {self.channels}. Pass --data.channels 3.")
         if self.size < 1:
             raise UserError(f"size counts pixels a side; got {self.size}. Pass, for example, --data.size 32.")
+        if not 0 <= self.tile <= self.size or self.tiles < 1:
+            raise UserError(
+                "tile must lie in 0..size, the short side that pictures are scaled to, and tiles be at least 1; got "
+                f"tile {self.tile}, size {self.size} and tiles {self.tiles}. Pass, for example, --data.size 128 "
+                "--data.tile 64."
+            )
 
     def load(self, progress: Progress = silent) -> Images:
         """Prepares when the folder is new or has changed, and reads.
@@ -55,20 +69,25 @@ class Folder:
         root = Path(self.folder).expanduser()
         files = _scan(root)
         classes = tuple(sorted({file.relative_to(root).parts[0] for file in files})) if _nested(root, files) else ()
-        key = _key(root, files, self.size, self.channels)
+        cut = (self.tile, self.tiles) if self.tile else ()
+        key = _key(root, files, self.size, self.channels, *cut)
+        side = self.tile or self.size
         card = Card(
             name=f"jaxdiff_folder_{key}",
-            description=f"{len(files)} pictures of {root.name}, {self.size}x{self.size}x{self.channels}.",
+            description=f"{len(files)} pictures of {root.name}, {side}x{side}x{self.channels}.",
             homepage=str(root.resolve()),
             licence="the user's own",
-            shape=(self.size, self.size, self.channels),
+            shape=(side, side, self.channels),
             classes=classes,
         )
 
         def examples(part: list[Path]) -> Iterator[Example]:
+            from PIL import Image
+
             for file in part:
                 label = classes.index(file.relative_to(root).parts[0]) if classes else None
-                yield _read(file, self.size, self.channels), label
+                for array in _read(file, self.size, self.channels, *cut):
+                    yield Image.fromarray(array[..., 0] if self.channels == 1 else array), label
 
         def splits(dl_manager: Any) -> dict[str, Iterator[Example]]:
             train, test = _hold_out(root, files)
@@ -100,8 +119,8 @@ def _nested(root: Path, files: list[Path]) -> bool:
     return not loose
 
 
-def _key(root: Path, files: list[Path], size: int, channels: int) -> str:
-    digest = hashlib.sha256(repr((_FORMAT, size, channels)).encode())
+def _key(root: Path, files: list[Path], *options: int) -> str:
+    digest = hashlib.sha256(repr((_FORMAT, *options)).encode())
     for file in files:
         stat = file.stat()
         digest.update(repr((file.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns)).encode())
@@ -114,15 +133,17 @@ def _hold_out(root: Path, files: list[Path]) -> tuple[list[Path], list[Path]]:
     return [file for file in files if file not in test], [file for file in files if file in test]
 
 
-def _read(file: Path, size: int, channels: int) -> Any:
+def _read(file: Path, size: int, channels: int, tile: int = 0, tiles: int = 0) -> list[np.ndarray]:
+    """The picture's middle, or its tiles; uint8 (H, W, channels) each."""
     from PIL import Image, ImageOps
 
     try:
         with Image.open(file) as picture:
             upright = ImageOps.exif_transpose(picture)  # photographs often lie on their side
-            array = to_array(upright, channels=channels, size=size)
+            if tile:
+                return cut_tiles(to_array(upright, channels=channels, short=size), tile, tiles, name=file.name)
+            return [to_array(upright, channels=channels, size=size)]
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(
             f"Picture {file} could not be read: {error}. Repair it, save it again as an 8-bit PNG, or remove it."
         ) from error
-    return Image.fromarray(array[..., 0] if channels == 1 else array)
