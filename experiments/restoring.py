@@ -26,12 +26,12 @@ METHODS = ("trained", "mmps", "pigdm", "ddnm", "dps", "repaint", "replacement")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measured:
-    """One picture as it was measured.
+    """Pictures as they were measured.
 
     Attributes:
         operator: A, from pictures of the run to what was measured.
-        y: float32 (1, h, w, c), A x0 + noise.
-        truth: float32 (1, H, W, C) in [-1, 1], where it is known.
+        y: float32 (N, h, w, c), A x0 + noise.
+        truth: float32 (N, H, W, C) in [-1, 1], where it is known.
     """
 
     operator: Any
@@ -101,14 +101,15 @@ def restore(
     times: int = 10,
     iterations: int = 3,
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """`(samples, their path, network evaluations)`: float32 (count, H, W, C) and (steps + 1, H, W, C) of the first.
+    """`(samples, their path, network evaluations)`: float32 (N count, H, W, C), those of a picture one
+    after the other, and (steps + 1, H, W, C) of the first.
 
     What an inpainting sees comes back bit for bit.
 
     Args:
         method: one of `METHODS`; repaint and replacement are for inpainting, trained for what the run was trained for.
         sampler: solver, grid and steps.
-        count: samples.
+        count: samples of each picture.
         seed: of the noise.
         noise_std: of the measurement, in units of pictures in [-1, 1]; for mmps and pigdm.
         scale: of dps.
@@ -147,7 +148,7 @@ def restore(
             repeat = times if method == "repaint" else 1
             solver = conditioning.RePaint(inner=solver, mask=mask, value=y, times=repeat)
         run = jax.jit(jaxdiff.sample, static_argnames=("spec", "trajectory"))
-        spec = jax.ShapeDtypeStruct((count, *model.info.shape), jnp.float32)
+        spec = jax.ShapeDtypeStruct((len(y), *model.info.shape), jnp.float32)
         grid = sampler.times(model.process.schedule)
         x, info = run(jax.random.key(seed), model.process, denoise, solver, grid, spec=spec, trajectory=True)
     except ValueError as error:
@@ -164,7 +165,7 @@ def psnr(x: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def measure(operator: Callable[..., Any], picture: np.ndarray, noise_std: float, seed: int) -> Measured:
-    """A picture (1, H, W, C) in [-1, 1] as the operator and noise would measure it."""
+    """Pictures (N, H, W, C) in [-1, 1] as the operator and noise would measure it."""
     measured_shape(operator, picture.shape[1:])
     y = np.asarray(operator(jnp.asarray(picture)))
     y = y + noise_std * np.random.default_rng(seed).standard_normal(y.shape).astype(np.float32)

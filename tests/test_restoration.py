@@ -10,7 +10,7 @@ from experiments.data import Digits
 from experiments.errors import UserError
 from experiments.model import load
 from experiments.restoration.baselines import harmonic, neighbours, ridge
-from experiments.restoration.evaluation import samples_of
+from experiments.restoration.evaluation import samples_of, seam
 from experiments.restoration.tasks import tasks_of
 from jaxdiff.types import is_traced
 
@@ -96,6 +96,15 @@ def test_networks_and_data_that_do_not_fit(tmp_path):
         train.main(["inpaint", "--out", str(tmp_path / "a"), *FLAGS[:2], "--network", "mlp"])
     with pytest.raises(UserError, match="must divide the pictures' 8 x 8 pixels, got 3"):
         train.main(["superres", "--out", str(tmp_path / "b"), *FLAGS, "--conditions.smaller", "3"])
+
+
+def test_a_seam_is_one_for_the_truth_and_larger_for_a_patch():
+    truth = np.random.default_rng(0).uniform(size=(5, 8, 8, 1))
+    hole = np.zeros((8, 8), bool)
+    hole[2:6, 2:6] = True
+    assert seam(truth, truth, hole) == 1
+    patched = np.where(hole[None, :, :, None], 3.0, truth)
+    assert seam(patched, truth, hole) > 3
 
 
 def test_baselines_against_what_they_must_find():

@@ -146,11 +146,21 @@ def score(answer: np.ndarray, truth: np.ndarray, task: Task, judge: Any) -> dict
     if task.hole is None:
         figures = {"psnr": float(metrics.psnr(answer, truth, span=1.0).mean())}
     else:
-        figures = {"mse": float(((answer - truth)[:, task.hole] ** 2).mean())}
+        figures = {"mse": float(((answer - truth)[:, task.hole] ** 2).mean()), "seam": seam(answer, truth, task.hole)}
     if judge is not None:
         features = lambda x: judge.features(_pixels(x))
         figures["feature_distance"] = metrics.frechet_distance(features(truth), features(answer))
     return figures
+
+
+def seam(answer: np.ndarray, truth: np.ndarray, hole: np.ndarray) -> float:
+    """Steps between neighbouring pixels across the border of the hole (H, W), over those of the truth; 1 is unseen."""
+
+    def across(pictures: np.ndarray) -> float:
+        steps = [np.abs(np.diff(pictures, axis=1 + axis))[:, np.diff(hole, axis=axis)] for axis in range(2)]
+        return float(np.concatenate([step.ravel() for step in steps]).mean())
+
+    return across(answer) / across(truth)
 
 
 def table(result: dict[str, Any]) -> str:
