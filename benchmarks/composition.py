@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("run", nargs="?", help="a finished run on MNIST")
     parser.add_argument("--each", type=int, default=6, help="canvases for each of the 90 pairs; %(default)s")
     parser.add_argument("--widths", type=int, nargs="+", default=[44], help="the first with all methods")
-    parser.add_argument("--panoramas", type=int, default=120, help="%(default)s")
+    parser.add_argument("--panoramas", type=int, default=126, help="%(default)s")
     parser.add_argument("--edits", type=int, default=100, help="%(default)s")
     parser.add_argument("--steps", type=int, default=12, help="of the run's solver; %(default)s")
     parser.add_argument("--scale", type=float, default=2.0, help="of guidance; %(default)s")

@@ -126,12 +126,14 @@ def panorama(setting: Setting, count: int, shown: dict[str, Any]) -> dict[str, A
     """
     height, window, _ = setting.model.info.shape
     width = 3 * (5 * window // 7)
-    rng = np.random.default_rng(1)
+    rng, chosen = np.random.default_rng(1), np.arange(3)
     drawn: list[np.ndarray] = []
     classes = len(setting.model.info.classes)
     hits = total = 0
     for number in range(count // setting.each):
-        items = rng.choice(classes, 3, replace=False)
+        if number % 3 == 0:
+            chosen = rng.choice(classes, 3, replace=False)
+        items = np.roll(chosen, number % 3)  # each border sees each pair of neighbours
         regions = canvas.parse(",".join(map(str, items)), setting.model.info, (height, width))
         denoise, calls = composing.plan(
             setting.model, setting.params, regions, (height, width // 3), scale=setting.scale, circular=True
@@ -150,6 +152,7 @@ def panorama(setting: Setting, count: int, shown: dict[str, Any]) -> dict[str, A
     return {
         "count": len(x),
         "width": width,
+        "wrap_seam": composing.seam_ratio([(steps, np.array([width - 1]))]),
         "wrap_over_other_borders": float(steps[-1] / steps[others].mean()),
         "other_borders": [float(steps[k] / steps[[*others, -1]].mean()) for k in others],
         "recognised": hits / total,
