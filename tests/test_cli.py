@@ -87,17 +87,23 @@ WRONG = {
         "channels",
         "--help",
     ),
-    "size that cannot be halved": (
+    "heads that do not divide the width": (
         "train",
-        ["digits", "--network.multipliers", "1", "1", "1", "1", "1", "--out", "{new}"],
-        "8",
-        "multipliers",
+        ["digits", "--network", "dit", "--network.heads", "5", "--out", "{new}"],
+        "5",
+        "heads",
     ),
-    "patch that does not divide": (
+    "patch of no size": (
         "train",
-        ["digits", "--network", "dit", "--network.patch", "3", "--out", "{new}"],
-        "3",
+        ["digits", "--network", "dit", "--network.patch", "0", "--out", "{new}"],
+        "0",
         "patch",
+    ),
+    "conditions of another network": (
+        "train",
+        ["digits", "--network", "mlp", "--conditions.holes", "center", "--out", "{new}"],
+        "labels alone",
+        "--network unet",
     ),
     "devices do not divide": (
         "train",
