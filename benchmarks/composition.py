@@ -40,7 +40,7 @@ from benchmarks.composition_measures import (
 from benchmarks.progress import Progress
 from experiments.hardware import describe_devices, versions
 from experiments.judge import train_judge
-from experiments.model import load
+from experiments.loading import load
 
 OURS, SUM = "windows of their own region", "mean of both scores everywhere"
 PASTE, REAL = "two samples, cut", "real digits, overlaid"

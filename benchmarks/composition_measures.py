@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments import canvas, composing
-from experiments.canvas import Region
+from experiments.composition import composing
+from experiments.composition import layout as canvas
+from experiments.composition.layout import Region
 from experiments.data import from_pixels, to_pixels
 from experiments.editing import edit
 from experiments.judge import Judge

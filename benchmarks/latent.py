@@ -28,9 +28,11 @@ import numpy as np
 from experiments import codes, pictures, recipes, reconstruction, train
 from experiments.data import Batches, Folder, Images
 from experiments.hardware import describe_devices, versions
+from experiments.info import DataInfo
 from experiments.judge import train_judge
 from experiments.latents import encoded
-from experiments.model import DataInfo, Model, load
+from experiments.loading import load
+from experiments.model import Model
 from experiments.networks import UNet
 from jaxdiff.metrics import frechet_distance, kernel_distance, nearest_distance
 

@@ -22,7 +22,7 @@ from experiments import recipes, train
 from experiments.data import Batches, Images, Split, digits
 from experiments.evaluation import BASELINE, evaluate
 from experiments.hardware import versions
-from experiments.model import DataInfo
+from experiments.info import DataInfo
 from experiments.networks import MLP, DiT, UNet
 
 NETWORKS = {

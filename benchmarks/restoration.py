@@ -25,12 +25,13 @@ from benchmarks.progress import Progress
 from experiments.conditions import Conditions
 from experiments.data import Images, from_pixels
 from experiments.hardware import describe_devices, versions
-from experiments.model import Model, load
+from experiments.loading import load
+from experiments.model import Model
 from experiments.recipe import Sampler
 from experiments.restoration.baselines import baselines
 from experiments.restoration.evaluation import score
+from experiments.restoration.methods import Measured, measure, restore
 from experiments.restoration.tasks import Task, tasks_of
-from experiments.restoring import Measured, measure, restore
 from jaxdiff import grids, solvers
 
 RESULTS = Path(__file__).parent / "results" / "restoration.json"

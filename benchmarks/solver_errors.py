@@ -193,7 +193,7 @@ def on_digits(
     """Errors of the model of a finished run on the digits, one label for each sample, no guidance."""
     from experiments.data import digits, to_pixels
     from experiments.judge import train_judge
-    from experiments.model import load
+    from experiments.loading import load
     from experiments.scores import proportional_labels
     from jaxdiff.metrics import frechet_distance
 

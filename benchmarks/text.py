@@ -24,7 +24,8 @@ from etils import epath
 from benchmarks.progress import Progress
 from experiments.bounds import bound
 from experiments.hardware import describe_devices, versions
-from experiments.model import Model, load
+from experiments.loading import load
+from experiments.model import Model
 from experiments.processes import Masked
 from experiments.recipe import Sampler
 from experiments.text import metrics

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from experiments.errors import UserError
-from experiments.model import DataInfo
+from experiments.info import DataInfo
 from experiments.recipe import Recipe
 from experiments.stream import Batch, Stream
 

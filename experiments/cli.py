@@ -178,7 +178,7 @@ def run_arguments(cls: Callable[..., T], program: str, argv: Sequence[str] | Non
 
     `cls` is a dataclass with the fields `run` and `sampler` first.
     """
-    from experiments.model import read_config
+    from experiments.loading import read_config
 
     argv = list(sys.argv[1:] if argv is None else argv)
     places = {place.removeprefix("sampler."): names for place, names in CHOICES.items() if place.startswith("sampler.")}

@@ -11,11 +11,12 @@ from typing import Annotated, Any
 import tyro
 from etils import epath
 
-from experiments import canvas, cli, picture_files, pictures
-from experiments.composing import draw, plan, seams
+from experiments import cli, picture_files, pictures
+from experiments.composition import layout as canvas
+from experiments.composition.composing import draw, plan, seams
 from experiments.data import to_pixels
 from experiments.errors import UserError
-from experiments.model import load
+from experiments.loading import load
 from experiments.recipe import Sampler
 
 

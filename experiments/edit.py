@@ -17,7 +17,9 @@ from experiments import cli, picture_files, pictures
 from experiments.data import from_pixels, to_pixels
 from experiments.editing import edit, paste
 from experiments.errors import UserError
-from experiments.model import Model, class_labels, load
+from experiments.info import class_labels
+from experiments.loading import load
+from experiments.model import Model
 from experiments.recipe import Sampler
 
 

@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import tyro
 from etils import epath
 
-from experiments import cli, reconstruction, restoration
+from experiments import cli, reconstruction
 from experiments.evaluation import evaluate, table
 from experiments.hardware import choose_devices
-from experiments.model import read_config
+from experiments.loading import read_config
 from experiments.networks import Autoencoder
 from experiments.recipe import Given, Sampler
+from experiments.restoration import evaluation as restoration
 from experiments.text import answers
 from experiments.text import evaluation as text
 

@@ -23,7 +23,8 @@ from experiments.data.levels import from_levels, to_levels
 from experiments.errors import UserError
 from experiments.hardware import describe_devices, versions
 from experiments.judge import Judge, train_judge
-from experiments.model import Model, check_same, load
+from experiments.loading import check_same, load
+from experiments.model import Model
 from experiments.recipe import Sampler
 from experiments.scores import compare, gaussian_baseline, proportional_labels
 
@@ -61,7 +62,7 @@ def evaluate(
         images: the data it was trained on; the recipe's own, loaded here, by default.
         sampler, samples, judges: the recipe's own by default; `samples` falls back to as many as training examples.
         seed: of the samples.
-        step, unfinished, sigma_rel: which parameters, see `experiments.model.load`.
+        step, unfinished, sigma_rel: which parameters, see `experiments.loading.load`.
         devices: local ones to share the samples; one by default.
 
     Returns:

@@ -23,7 +23,7 @@ from etils import epath
 
 from experiments import cli
 from experiments.errors import UserError
-from experiments.model import load, load_state
+from experiments.loading import load, load_state
 
 _PROGRAM = "python -m experiments.export"
 _SUFFIX = ".safetensors"
@@ -88,7 +88,7 @@ def export(
     """Write `out` and the JSON beside it, and return what the JSON says.
 
     Raises:
-        UserError: see `experiments.model.load_state`; or `out` is no name for such a file, or exists.
+        UserError: see `experiments.loading.load_state`; or `out` is no name for such a file, or exists.
     """
     run, out = epath.Path(run), epath.Path(out)
     if out.suffix != _SUFFIX:

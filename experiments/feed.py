@@ -8,7 +8,7 @@ import numpy as np
 from experiments.conditions import read_embeddings
 from experiments.data import Images, Split, from_pixels
 from experiments.data.levels import LevelPictures
-from experiments.model import DataInfo
+from experiments.info import DataInfo
 from experiments.recipe import Recipe
 from experiments.text import Task, Texts, Windows
 from experiments.text.bits import bits_of, to_bits

@@ -19,7 +19,8 @@ from etils import epath
 from experiments.checkpoint import Checkpoints
 from experiments.data import Split, from_pixels, to_pixels
 from experiments.errors import UserError
-from experiments.model import DataInfo, load, read_config
+from experiments.info import DataInfo
+from experiments.loading import load, read_config
 from experiments.networks import Autoencoder
 from experiments.recipe import Recipe
 from jaxdiff import networks

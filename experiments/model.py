@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,13 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from etils import epath
 
 import jaxdiff
-from experiments import config
-from experiments.data import Images, to_pixels
+from experiments.data import to_pixels
 from experiments.data.levels import from_levels
 from experiments.errors import UserError
+from experiments.info import DataInfo as DataInfo  # config.json of a run names it here
 from experiments.networks import Autoencoder
 from experiments.recipe import Recipe, Sampler
 from jaxdiff import (
@@ -32,39 +30,6 @@ from jaxdiff import (
     uncertainty,
 )
 from jaxdiff.processes import CachedDenoiser
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DataInfo:
-    """What a network needs to know of its data.
-
-    Attributes:
-        shape: (H, W, C) of pictures, (L,) of tokens.
-        classes: the name of each label; empty without labels.
-        name, checksum: which data these are.
-        tokens: values that a token can have; 0 for data that are real numbers.
-        tokenizer: what the tokens say; None for data that are not text.
-        features: numbers that are known of each token; 0 for none.
-        embedding: shape of the vector or sequence that comes with each example; () for none.
-        prompt_length: places at the beginning of a window for a prompt and, behind them, one for a separator; 0 where
-            a prompt may stand anywhere.
-        latents: `experiments.latents.Latents`, of which autoencoder and in which units; None for the data themselves.
-    """
-
-    shape: tuple[int, ...]
-    classes: tuple[str, ...] = ()
-    name: str = ""
-    checksum: str = ""
-    tokens: int = 0
-    tokenizer: Any = None
-    features: int = 0
-    embedding: tuple[int, ...] = ()
-    prompt_length: int = 0
-    latents: Any = None
-
-    @classmethod
-    def of(cls, images: Images) -> "DataInfo":
-        return cls(shape=images.shape, classes=images.classes, name=images.name, checksum=images.checksum)
 
 
 class Model:
@@ -289,122 +254,3 @@ def _process(recipe: Recipe, info: DataInfo) -> Any:
         return recipe.process.make(info.tokens)
     except ValueError as error:
         raise UserError(str(error)) from error
-
-
-def read_config(run: epath.Path) -> tuple[Recipe, DataInfo]:
-    """The recipe and the data of a run directory.
-
-    Raises:
-        UserError: no such run, or a configuration that cannot be read.
-    """
-    path = run / "config.json"
-    if not path.exists():
-        raise UserError(
-            f"needed a run directory with a config.json, got {run}"
-            + (" (no such directory)" if not run.exists() else "")
-            + "; train one: python -m experiments.train digits"
-        )
-    try:
-        stored = json.loads(path.read_text())
-        return config.decode(stored["recipe"]), config.decode(stored["data"])
-    except (json.JSONDecodeError, KeyError) as error:
-        raise UserError(
-            f"{path} is not a configuration that this program wrote ({error}); train the run anew"
-        ) from error
-
-
-def read_model(run: epath.Path) -> Model:
-    """The model of a run directory, without parameters but for those of its codec.
-
-    Raises:
-        UserError: as `read_config`; or the run's copy of its autoencoder is missing or damaged.
-    """
-    recipe, info = read_config(run)
-    if info.latents is None:
-        return Model(recipe, info)
-    from experiments.latents import restore
-
-    return Model(recipe, info, restore(run, info.latents))
-
-
-def load(
-    run: epath.PathLike, *, step: int | None = None, unfinished: bool = False, sigma_rel: float | None = None
-) -> tuple[Model, Any, int]:
-    """`(model, averaged parameters, step)` of a run directory.
-
-    Args:
-        run: the directory.
-        step: which checkpoint, the newest by default.
-        unfinished: accept a run that has not finished.
-        sigma_rel: relative length of the average, reconstructed from the run's snapshots; None for the run's `ema`.
-
-    Raises:
-        UserError: as `load_state`; snapshots that are missing or too few for this length.
-    """
-    if sigma_rel is not None:
-        from experiments.snapshots import reconstruct
-
-        return reconstruct(epath.Path(run), sigma_rel, step=step)
-    model, state, step = load_state(run, step=step, unfinished=unfinished)
-    return model, model.network(state.ema), step
-
-
-def load_state(
-    run: epath.PathLike, *, step: int | None = None, unfinished: bool = False
-) -> tuple[Model, TrainState, int]:
-    """`(model, training state, step)` of a run directory.
-
-    Raises:
-        UserError: no run, no checkpoint, a damaged one, or a run that has not finished and `unfinished` is not set.
-    """
-    from experiments.checkpoint import Checkpoints
-
-    run = epath.Path(run)
-    model = read_model(run)
-    recipe = model.recipe
-    like = jax.eval_shape(model.fresh_state)
-    if not (run / "checkpoints").exists():
-        raise UserError(
-            f"run {run} has no checkpoint; continue it: python -m experiments.train RECIPE --out {run} --resume"
-        )
-    with Checkpoints(run / "checkpoints", recipe.keep) as checkpoints:
-        newest = max(checkpoints.steps(), default=0)
-        if newest < recipe.steps and step is None and not unfinished:
-            raise UserError(
-                f"run {run} is unfinished: its newest checkpoint is of step {newest} of {recipe.steps}; "
-                "finish it with --resume, or add --unfinished to use it as it is"
-            )
-        state, _, step = checkpoints.restore(like, step)
-    return model, state, step
-
-
-def check_same(run: epath.PathLike, model: Model, data: Any) -> None:
-    """Raises UserError unless `data`, loaded anew, are those that the run was trained on."""
-    if data.checksum != model.info.checksum:
-        raise UserError(
-            f"{run} was trained on data with checksum {model.info.checksum[:12]}, but {data.name} now has "
-            f"{data.checksum[:12]}; restore the data, or train anew"
-        )
-
-
-def class_labels(info: DataInfo, names: tuple[str, ...]) -> list[int]:
-    """The labels of classes given by name or number.
-
-    Raises:
-        UserError: a class that the data do not have.
-    """
-    if names and not info.classes:
-        raise UserError(
-            f"classes {', '.join(names)} were asked for, but {info.name or 'the data'} has none; leave --classes out"
-        )
-    labels = []
-    for name in names:
-        if name in info.classes:
-            labels.append(info.classes.index(name))
-        elif name.isdigit() and int(name) < len(info.classes):
-            labels.append(int(name))
-        else:
-            raise UserError(
-                f"unknown class {name!r}; the classes are {', '.join(info.classes)} (or 0 to {len(info.classes) - 1})"
-            )
-    return labels

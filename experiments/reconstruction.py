@@ -15,7 +15,8 @@ from experiments import codes, pictures, report, run_directory
 from experiments.data import Images
 from experiments.errors import UserError
 from experiments.hardware import describe_devices, versions
-from experiments.model import Model, check_same, load
+from experiments.loading import check_same, load
+from experiments.model import Model
 from experiments.networks import Autoencoder
 from jaxdiff.metrics import psnr, ssim
 
@@ -35,7 +36,7 @@ def evaluate(
 
     Args:
         images: the data it was trained on; the recipe's own, loaded here, by default.
-        step, unfinished, sigma_rel: which parameters, see `experiments.model.load`.
+        step, unfinished, sigma_rel: which parameters, see `experiments.loading.load`.
 
     Returns:
         What evaluation.json holds: `about`, `shown`, and `sets`, the figures of `compare` on the test pictures.

@@ -17,10 +17,10 @@ from etils import epath
 from experiments import cli, picture_files, pictures
 from experiments.data import from_pixels, to_pixels
 from experiments.errors import UserError
-from experiments.model import load
+from experiments.loading import load
 from experiments.recipe import Sampler
+from experiments.restoration.methods import Measured, measure, measured_shape, operator_of, psnr, restore
 from experiments.restoration.tasks import is_trained
-from experiments.restoring import Measured, measure, measured_shape, operator_of, psnr, restore
 from jaxdiff import grids, solvers
 
 

@@ -13,7 +13,8 @@ from etils import epath
 import jaxdiff
 from experiments import config
 from experiments.errors import UserError
-from experiments.model import DataInfo, read_config
+from experiments.info import DataInfo
+from experiments.loading import read_config
 from experiments.recipe import Recipe
 
 _PARTIAL = ".partial"

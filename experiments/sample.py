@@ -14,7 +14,8 @@ from etils import epath
 from experiments import cli, pictures
 from experiments.errors import UserError
 from experiments.hardware import choose_devices
-from experiments.model import class_labels, load
+from experiments.info import class_labels
+from experiments.loading import load
 from experiments.recipe import Sampler
 from experiments.text import sampling
 

@@ -7,7 +7,8 @@ from etils import epath
 
 from experiments.checkpoint import Checkpoints
 from experiments.errors import UserError
-from experiments.model import Model, read_model
+from experiments.loading import read_model
+from experiments.model import Model
 from experiments.recipe import Recipe
 from jaxdiff import averages
 

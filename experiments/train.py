@@ -19,9 +19,10 @@ from experiments import batches as batching
 from experiments import distributed, report, run_directory
 from experiments.checkpoint import Checkpoints
 from experiments.hardware import choose_devices, describe_devices
+from experiments.info import DataInfo
 from experiments.latents import Codec, encoded
 from experiments.logging import Diverged, Log
-from experiments.model import DataInfo, Model
+from experiments.model import Model
 from experiments.placement import WHOLE, Placement, Split
 from experiments.profiling import Profiler
 from experiments.recipe import Recipe

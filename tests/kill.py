@@ -33,8 +33,9 @@ from victim import Ended, Training
 
 from experiments.checkpoint import Checkpoints
 from experiments.errors import UserError
+from experiments.loading import load_state, read_config
 from experiments.logging import read_rows
-from experiments.model import Model, load_state, read_config
+from experiments.model import Model
 
 SHARES = {"before any": 0.2, "save": 0.4, "restore": 0.14, "elsewhere": 0.26}
 

@@ -10,7 +10,7 @@ import tiny
 from benchmarks import composition, composition_measures, conditioning
 from experiments import train
 from experiments.data import Digits
-from experiments.model import load
+from experiments.loading import load
 
 
 @pytest.mark.slow

@@ -8,10 +8,13 @@ import pytest
 import tiny
 from PIL import Image
 
-from experiments import canvas, compose, composing, edit, editing, train
+from experiments import compose, edit, editing, train
+from experiments.composition import composing
+from experiments.composition import layout as canvas
 from experiments.data import Digits, to_pixels
 from experiments.errors import UserError
-from experiments.model import DataInfo, load
+from experiments.info import DataInfo
+from experiments.loading import load
 from jaxdiff import solvers
 
 DIGITS = DataInfo(shape=(8, 8, 1), classes=tuple(map(str, range(10))))

@@ -16,7 +16,8 @@ from safetensors.numpy import load_file
 import jaxdiff
 from experiments import config, export, train
 from experiments.errors import UserError
-from experiments.model import Model, load_state
+from experiments.loading import load_state
+from experiments.model import Model
 from jaxdiff import networks
 
 

@@ -12,7 +12,7 @@ from experiments import cli, codes, evaluate, export, latents, restore, sample, 
 from experiments.data import Folder
 from experiments.errors import UserError
 from experiments.evaluation import BASELINE, RECONSTRUCTED
-from experiments.model import load
+from experiments.loading import load
 
 pytest.importorskip("tensorflow_datasets")
 

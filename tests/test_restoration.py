@@ -8,7 +8,7 @@ import pytest
 from experiments import evaluate, restore, sample, train
 from experiments.data import Digits
 from experiments.errors import UserError
-from experiments.model import load
+from experiments.loading import load
 from experiments.restoration.baselines import harmonic, neighbours, ridge
 from experiments.restoration.evaluation import samples_of, seam
 from experiments.restoration.tasks import tasks_of

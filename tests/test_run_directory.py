@@ -5,7 +5,8 @@ import tiny
 from etils import epath
 
 from experiments.errors import UserError
-from experiments.model import DataInfo, read_config
+from experiments.info import DataInfo
+from experiments.loading import read_config
 from experiments.run_directory import prepare
 
 INFO = DataInfo(shape=(8, 8, 1), classes=("a", "b"), name="arrays")

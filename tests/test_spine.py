@@ -77,7 +77,7 @@ def test_one_place_of_the_experiments_makes_the_step_and_draws():
     drawing = {file for file, n in NODES if isinstance(n, ast.Attribute) and ast.unparse(n) == "jaxdiff.sample"}
     assert {file for file in drawing if file.startswith("experiments/")} == {
         "experiments/model.py",
-        "experiments/restoring.py",
+        "experiments/restoration/methods.py",
     }
 
 

@@ -12,7 +12,8 @@ from experiments import evaluate, sample, train
 from experiments.data import batches
 from experiments.errors import UserError
 from experiments.feed import feed
-from experiments.model import DataInfo, load
+from experiments.info import DataInfo
+from experiments.loading import load
 from experiments.networks import Transformer
 from experiments.recipe import Sampler
 from experiments.recipes import text_embed

@@ -17,8 +17,9 @@ from safetensors.numpy import load_file
 from experiments import batches, sample, train
 from experiments.errors import UserError
 from experiments.export import export, nested
+from experiments.loading import load, read_config
 from experiments.logging import Diverged, read_rows
-from experiments.model import Model, load, read_config
+from experiments.model import Model
 from experiments.networks import DiT
 from experiments.placement import Split
 from experiments.recipe import Optimizer

@@ -18,7 +18,8 @@ from experiments.data import Images, from_pixels
 from experiments.errors import UserError
 from experiments.evaluation import judge_of
 from experiments.hardware import describe_devices, versions
-from experiments.model import Model, check_same, load
+from experiments.loading import check_same, load
+from experiments.model import Model
 from experiments.recipe import Sampler
 from experiments.restoration.baselines import baselines
 from experiments.restoration.tasks import Task, is_trained, tasks_of, told
@@ -48,7 +49,7 @@ def evaluate(
         regressor: a run of the same conditions to ask once at t = 1, trained with `--times.low 1 --times.high 1`.
         count: pictures of the test split, its first ones.
         seed: of the samples.
-        step, unfinished, sigma_rel: which parameters, see `experiments.model.load`.
+        step, unfinished, sigma_rel: which parameters, see `experiments.loading.load`.
         devices: local ones to share the samples; one by default.
 
     Returns:

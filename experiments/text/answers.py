@@ -10,7 +10,8 @@ from etils import epath
 
 from experiments import report, run_directory
 from experiments.hardware import describe_devices, versions
-from experiments.model import Model, check_same, load
+from experiments.loading import check_same, load
+from experiments.model import Model
 from experiments.recipe import Sampler
 from experiments.text.tasks import Task
 
@@ -35,7 +36,7 @@ def evaluate(
         sampler: the recipe's own by default.
         samples: test examples to answer; all by default. The figures of the baselines are always of all.
         seed: of the samples.
-        step, unfinished, sigma_rel: which parameters, see `experiments.model.load`.
+        step, unfinished, sigma_rel: which parameters, see `experiments.loading.load`.
         devices: local ones to share the samples; one by default.
         say: told what is being done.
 

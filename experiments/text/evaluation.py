@@ -16,7 +16,7 @@ from etils import epath
 from experiments import report, run_directory
 from experiments.bounds import bound
 from experiments.hardware import describe_devices, versions
-from experiments.model import check_same, load
+from experiments.loading import check_same, load
 from experiments.recipe import Sampler
 from experiments.text import metrics
 from experiments.text.ngrams import NGrams
@@ -59,7 +59,7 @@ def evaluate(
         windows: of the test split, spread over it, at most.
         draws: noisy copies of each window for the bound.
         seed: of samples and bound.
-        step, unfinished, sigma_rel: which parameters, see `experiments.model.load`.
+        step, unfinished, sigma_rel: which parameters, see `experiments.loading.load`.
         devices: local ones to share the samples; one by default.
         say: told what is being done.
 

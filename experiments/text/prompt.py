@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments.errors import UserError
-from experiments.model import DataInfo
+from experiments.info import DataInfo
 
 _GAP = re.compile("_{3,}")
 

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from experiments.model import DataInfo
+from experiments.info import DataInfo
 from experiments.text.bits import from_bits
 
 MASK = "░"

@@ -16,7 +16,7 @@ import numpy as np
 
 import jaxdiff
 from experiments import picture_files
-from experiments.canvas import Region
+from experiments.composition.layout import Region
 from experiments.errors import UserError
 from experiments.model import Model
 from experiments.recipe import Sampler

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from experiments.errors import UserError
-from experiments.model import DataInfo, class_labels
+from experiments.info import DataInfo, class_labels
 
 NONE = "none"
 PLACES = ("all", "left", "right", "top", "bottom", "center", "rest")

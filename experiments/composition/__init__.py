@@ -1,0 +1,1 @@
+"""Several classes on one canvas: the layout in words, and its denoiser."""
