@@ -77,7 +77,11 @@ def test_one_place_of_the_experiments_makes_the_step_and_draws():
     drawing = {file for file, n in NODES if isinstance(n, ast.Attribute) and ast.unparse(n) == "jaxdiff.sample"}
     assert {file for file in drawing if file.startswith("experiments/")} == {
         "experiments/model.py",
+        # Denoisers that are not the model's own: given a measurement, a layout, a picture to change, or from elsewhere.
         "experiments/restoration/methods.py",
+        "experiments/composition/composing.py",
+        "experiments/editing.py",
+        "experiments/pretrained/sampling.py",
     }
 
 
