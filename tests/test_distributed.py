@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from processes import started
 
-from experiments import model, train
+from experiments import train
+from experiments.loading import load
 from experiments.logging import read_rows
 
 pytest.importorskip("tensorflow_datasets")
@@ -68,7 +69,7 @@ def losses(out, first=1, last=STEPS):
 def assert_same_run(out, reference, first):
     """Losses from `first` on, and each averaged array at the end, as one process on one device restores them."""
     np.testing.assert_allclose(losses(out, first), losses(reference, first), rtol=CLOSE)
-    ours, expected = (jax.tree_util.tree_leaves_with_path(model.load(run)[1]) for run in (out, reference))
+    ours, expected = (jax.tree_util.tree_leaves_with_path(load(run)[1]) for run in (out, reference))
     for (path, a), (_, b) in zip(ours, expected, strict=True):
         assert len(a.devices()) == 1
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
