@@ -15,7 +15,7 @@ from experiments.data import to_pixels
 from experiments.data.levels import from_levels
 from experiments.errors import UserError
 from experiments.info import DataInfo as DataInfo  # config.json of a run names it here
-from experiments.networks import Autoencoder
+from experiments.networks import About, Autoencoder
 from experiments.recipe import Recipe, Sampler
 from jaxdiff import (
     TrainState,
@@ -49,9 +49,9 @@ class Model:
         process = self.process
         try:
             states = len(process.pi) if hasattr(process, "pi") else info.tokens
-            about: dict[str, Any] = {"tokens": info.tokens, "states": states, "features": info.features}
-            about["told"] = told.features(info.shape, info.embedding)
-            make = recipe.network.make(info.shape, len(info.classes), **about)
+            known = told.features(info.shape, info.embedding)
+            about = About(tokens=info.tokens, states=states, features=info.features, told=known)
+            make = recipe.network.make(info.shape, len(info.classes), about)
             self.init, self.apply = networks.functional(make)
             self._block: int | None = getattr(recipe.network, "block", None)
             self._cached = networks.cached(make) if self._block else None

@@ -1,7 +1,7 @@
 """Networks as a recipe names them: hyper-parameters now, shape and classes once the data are known."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 import jax.numpy as jnp
@@ -11,9 +11,26 @@ from jaxdiff import networks
 
 Make: TypeAlias = Callable[[nnx.Rngs], nnx.Module]
 Dtype: TypeAlias = Literal["float32", "bfloat16"]
-Told: TypeAlias = Mapping[str, Any]
-"""Arguments of a network of pictures for what it is told beside labels, see `experiments.conditions`."""
-NOTHING: Told = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a network needs to know of its data beside their shape and classes.
+
+    Attributes:
+        tokens: values that a token of the data can have; 0 for real numbers.
+        states: values that a noisy token can have.
+        features: numbers that are known of each token.
+        told: arguments of a network of pictures for what it is told beside labels, see `experiments.conditions`.
+    """
+
+    tokens: int = 0
+    states: int = 0
+    features: int = 0
+    told: Mapping[str, Any] = field(default_factory=dict)
+
+
+REALS = About()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,18 +43,9 @@ class MLP:
     dtype: Dtype = "float32"
     """Precision of the computation; parameters stay float32."""
 
-    def make(
-        self,
-        shape: tuple[int, ...],
-        num_classes: int,
-        *,
-        tokens: int = 0,
-        states: int = 0,
-        features: int = 0,
-        told: Told = NOTHING,
-    ) -> Make:
-        _labels_alone(told)
-        return _make(networks.MLP, self, _reals(shape, tokens), num_classes=num_classes)
+    def make(self, shape: tuple[int, ...], num_classes: int, about: About = REALS) -> Make:
+        _labels_alone(about)
+        return _make(networks.MLP, self, _reals(shape, about.tokens), num_classes=num_classes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,17 +69,8 @@ class UNet:
     remat: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
 
-    def make(
-        self,
-        shape: tuple[int, ...],
-        num_classes: int,
-        *,
-        tokens: int = 0,
-        states: int = 0,
-        features: int = 0,
-        told: Told = NOTHING,
-    ) -> Make:
-        return _pictures(networks.UNet, self, shape, tokens, states, num_classes=num_classes, **told)
+    def make(self, shape: tuple[int, ...], num_classes: int, about: About = REALS) -> Make:
+        return _pictures(networks.UNet, self, shape, about, num_classes=num_classes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,17 +90,8 @@ class DiT:
     remat: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
 
-    def make(
-        self,
-        shape: tuple[int, ...],
-        num_classes: int,
-        *,
-        tokens: int = 0,
-        states: int = 0,
-        features: int = 0,
-        told: Told = NOTHING,
-    ) -> Make:
-        return _pictures(networks.DiT, self, shape, tokens, states, num_classes=num_classes, **told)
+    def make(self, shape: tuple[int, ...], num_classes: int, about: About = REALS) -> Make:
+        return _pictures(networks.DiT, self, shape, about, num_classes=num_classes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,23 +111,14 @@ class Transformer:
     remat: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
 
-    def make(
-        self,
-        shape: tuple[int, ...],
-        num_classes: int,
-        *,
-        tokens: int = 0,
-        states: int = 0,
-        features: int = 0,
-        told: Told = NOTHING,
-    ) -> Make:
-        _labels_alone(told)
-        if len(shape) > 2 or (len(shape) == 2 and tokens):
+    def make(self, shape: tuple[int, ...], num_classes: int, about: About = REALS) -> Make:
+        _labels_alone(about)
+        if len(shape) > 2 or (len(shape) == 2 and about.tokens):
             raise ValueError(
                 f"it takes sequences, (L,) tokens or (L, C) numbers, got {shape}; use --network unet or dit"
             )
-        alphabet = {"tokens": tokens, "states": states} if tokens else {}
-        return _make(networks.Transformer, self, shape, num_classes=num_classes, features=features, **alphabet)
+        alphabet = {"tokens": about.tokens, "states": about.states} if about.tokens else {}
+        return _make(networks.Transformer, self, shape, num_classes=num_classes, features=about.features, **alphabet)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,19 +144,12 @@ class Autoencoder:
     remat: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
 
-    def make(
-        self,
-        shape: tuple[int, ...],
-        num_classes: int,
-        *,
-        tokens: int = 0,
-        states: int = 0,
-        features: int = 0,
-        told: Told = NOTHING,
-    ) -> Make:
-        _labels_alone(told)
-        if len(shape) != 3 or tokens:
-            raise ValueError(f"it takes pictures (H, W, C) of real numbers, got {shape}{' of tokens' * bool(tokens)}")
+    def make(self, shape: tuple[int, ...], num_classes: int, about: About = REALS) -> Make:
+        _labels_alone(about)
+        if len(shape) != 3 or about.tokens:
+            raise ValueError(
+                f"it takes pictures (H, W, C) of real numbers, got {shape}{' of tokens' * bool(about.tokens)}"
+            )
         options = {field.name: getattr(self, field.name) for field in fields(self)}
         options = {k: v for k, v in options.items() if k not in ("kl_weight", "error", "dtype")}
         return lambda rngs: networks.Autoencoder(shape, rngs=rngs, dtype=jnp.dtype(self.dtype), **options)
@@ -191,10 +165,11 @@ def _make(module: Callable[..., nnx.Module], spec: Any, shape: tuple[int, ...], 
 
 
 def _pictures(
-    module: Callable[..., nnx.Module], spec: Any, shape: tuple[int, ...], tokens: int, states: int, **options: Any
+    module: Callable[..., nnx.Module], spec: Any, shape: tuple[int, ...], about: About, **options: Any
 ) -> Make:
     """Of real channels, or of tokens one-hot."""
-    if not tokens:
+    options |= about.told
+    if not about.tokens:
         return _make(module, spec, shape, **options)
     if len(shape) != 3:
         raise ValueError(f"it takes pictures, not sequences {shape} of tokens; use --network transformer")
@@ -202,7 +177,7 @@ def _pictures(
     def inner(shape: tuple[int, ...], *, rngs: nnx.Rngs, **more: Any) -> nnx.Module:
         return _make(module, spec, shape, **options, **more)(rngs)
 
-    return lambda rngs: networks.OneHot(inner, shape, tokens=tokens, states=states, rngs=rngs)
+    return lambda rngs: networks.OneHot(inner, shape, tokens=about.tokens, states=about.states, rngs=rngs)
 
 
 def _reals(shape: tuple[int, ...], tokens: int) -> tuple[int, ...]:
@@ -211,6 +186,6 @@ def _reals(shape: tuple[int, ...], tokens: int) -> tuple[int, ...]:
     return shape
 
 
-def _labels_alone(told: Told) -> None:
-    if told:
+def _labels_alone(about: About) -> None:
+    if about.told:
         raise ValueError("it is told labels alone; for small pictures, holes and embeddings use --network unet or dit")

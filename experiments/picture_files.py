@@ -23,7 +23,6 @@ def check(model: Model, doing: str) -> None:
             f"{doing} needs a run on pictures as real numbers, this one was trained on {what}; train one: "
             "python -m experiments.train mnist"
         )
-
     if model.codec is not None:
         raise UserError(f"{doing} needs a run on pixels, this one diffuses in latents; train one without --latents")
 

@@ -171,6 +171,8 @@ class Recipe:
             raise ValueError("--levels are those of pictures, and without --flip; leave one of them out")
         if self.levels and (self.conditions.restores or self.conditions.embeddings):
             raise ValueError("--levels go with labels alone; leave the other --conditions out")
+        if self.latents is not None and (self.conditions.restores or self.conditions.embeddings):
+            raise ValueError("--latents go with labels alone; leave the other --conditions out")
         if self.flip and self.conditions.embeddings:
             raise ValueError("--conditions.embeddings belong to pictures as they are; leave --flip out")
         if self.latents is not None and (self.flip or self.levels or not isinstance(self.data, Pictures)):

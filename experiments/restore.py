@@ -19,7 +19,7 @@ from experiments.data import from_pixels, to_pixels
 from experiments.errors import UserError
 from experiments.loading import load
 from experiments.recipe import Sampler
-from experiments.restoration.methods import Measured, measure, measured_shape, operator_of, psnr, restore
+from experiments.restoration.methods import Measured, Method, measure, measured_shape, operator_of, psnr, restore
 from experiments.restoration.tasks import is_trained
 from jaxdiff import grids, solvers
 
@@ -43,7 +43,7 @@ class Arguments:
     """For superres: how much smaller the measured picture is, along each side."""
     blur: float = 1.5
     """For deblur: standard deviation of the Gaussian blur, in pixels, on a picture whose edges are joined."""
-    method: Literal["trained", "mmps", "pigdm", "ddnm", "dps", "repaint", "replacement"] | None = None
+    method: Method | None = None
     """See docs/conditioning.md; repaint and replacement are for inpaint. Default: trained if the run was, else ddnm."""
     noise_std: float = 0.0
     """Of the measurement, for pictures in [-1, 1]; used by mmps and pigdm, and added with --test."""

@@ -92,5 +92,7 @@ def test_bad_conditions(tmp_path):
     assert read_embeddings(str(path), 4).dtype == np.float32
     with pytest.raises(UserError, match="4 rows and the data 5 training examples"):
         read_embeddings(str(path), 5)
+    with pytest.raises(ValueError, match="--latents go with labels alone"):
+        dataclasses.replace(get("inpaint"), latents="runs/autoencoder")
     with pytest.raises(ValueError, match="leave the other --conditions out"):
         dataclasses.replace(get("mnist_binary"), conditions=Conditions(holes=("box",)))

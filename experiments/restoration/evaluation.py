@@ -78,6 +78,7 @@ def evaluate(
     test = np.asarray(images.test.images[:count])
     draw = {"sampler": sampler, "seed": seed, "batch_size": model.recipe.evaluation.batch_size, "devices": devices}
 
+    known, truth = _unit(train), _unit(test)
     found: dict[str, Any] = {}
     for task in tasks:
         y = np.asarray(task.operator(jax.numpy.asarray(from_pixels(test))))
@@ -85,14 +86,14 @@ def evaluate(
         samples, nfe = samples_of(model, params, task, y, SAMPLES, **draw)
         seconds = time.perf_counter() - began
         _say(f"{task.name}: {SAMPLES} samples of {len(test)} pictures in {seconds:.1f} s")
-        answers: dict[str, np.ndarray] = baselines(task, _unit(train), _unit(test))
+        answers: dict[str, np.ndarray] = baselines(task, known, truth)
         answers |= {name: once(*of, task, y, seed) for name, of in single.items()}
-        figures = {name: score(answer, _unit(test), task, judge) for name, answer in answers.items()}
+        figures = {name: score(answer, truth, task, judge) for name, answer in answers.items()}
         units = _unit(samples)
-        mean = score(units.mean(0), _unit(test), task, None)
-        one = score(units[0], _unit(test), task, judge)
+        mean = score(units.mean(0), truth, task, None)
+        one = score(units[0], truth, task, judge)
         hole = task.hole
-        error = metrics.crps(units, _unit(test))
+        error = metrics.crps(units, truth)
         figures["one sample"] = one
         figures[f"mean of {SAMPLES}"] = mean | {"crps": float(error.mean() if hole is None else error[:, hole].mean())}
         found[task.name] = {"answers": figures, "nfe": nfe, "seconds": round(seconds, 1)}

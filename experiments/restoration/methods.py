@@ -5,7 +5,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,7 @@ from experiments.restoration.tasks import is_trained, told
 from jaxdiff import conditioning, guidance, metrics
 from jaxdiff.conditioning import operators
 
-TASKS = ("inpaint", "superres", "deblur", "colorize")
-METHODS = ("trained", "mmps", "pigdm", "ddnm", "dps", "repaint", "replacement")
+Method: TypeAlias = Literal["trained", "mmps", "pigdm", "ddnm", "dps", "repaint", "replacement"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,7 +91,7 @@ def restore(
     params: Any,
     measured: Measured,
     *,
-    method: str,
+    method: Method,
     sampler: Sampler,
     count: int,
     seed: int,
@@ -107,7 +106,7 @@ def restore(
     What an inpainting sees comes back bit for bit.
 
     Args:
-        method: one of `METHODS`; repaint and replacement are for inpainting, trained for what the run was trained for.
+        method: see `Method`; repaint and replacement are for inpainting, trained for what the run was trained for.
         sampler: solver, grid and steps.
         count: samples of each picture.
         seed: of the noise.
