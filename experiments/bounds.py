@@ -35,7 +35,7 @@ def bound(
 
     @jax.jit
     def nats(key, params, x0, cond, first):
-        denoise = model.process.denoiser(jax.tree_util.Partial(model.apply, params))
+        denoise = model.denoiser(params)
         if blocks or cond is not None:
             denoise = guidance.condition(denoise, x0 if blocks else cond)
         return -likelihood.elbo(key, model.process, denoise, x0, draws=max(draws // 4, 1), first=first)

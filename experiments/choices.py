@@ -38,6 +38,7 @@ CHOICES: dict[str, dict[str, Choice]] = {
         "ddpm": _always(schedules.FromBetas.linear),
         "stable-diffusion": _always(schedules.FromBetas.scaled_linear),
         "zero-terminal-snr": _always(lambda: schedules.ZeroTerminalSNR(base=schedules.FromBetas.scaled_linear())),
+        "shifted-cosine": _always(lambda: schedules.Shifted(base=schedules.Cosine(), shift=0.25)),
         "shifted-flow": _always(lambda: schedules.Shifted(base=schedules.RectifiedFlow(), shift=3.0)),
     },
     "process.prediction": {

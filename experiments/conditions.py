@@ -17,6 +17,7 @@ from experiments.errors import UserError
 from jaxdiff import noise
 from jaxdiff.conditioning.operators import AveragePool
 from jaxdiff.training import Objective
+from jaxdiff.types import Condition, Denoiser, Schedule, Time, expand, pytree
 
 Hole: TypeAlias = Literal["center", "box", "outside"]
 _TOLD = 3  # stream of an example's key, beside those of `jaxdiff.training`
@@ -30,6 +31,8 @@ class Conditions:
     """The class, where the data have classes."""
     smaller: tuple[int, ...] = ()
     """Super-resolution: the picture, so many times smaller along each side; 2 4 takes both."""
+    residual: bool = False
+    """Learn only what the small picture lacks, see `Residual`; --process.prediction.sigma-data is then of the rest."""
     holes: tuple[Hole, ...] = ()
     """Inpainting: all pixels but a square in the center of half the size, but a box anywhere, or outside of a box."""
     embeddings: str | None = None
@@ -38,6 +41,8 @@ class Conditions:
     def __post_init__(self):
         if any(factor < 2 for factor in self.smaller):
             raise ValueError(f"--conditions.smaller are factors of at least 2, got {self.smaller}")
+        if self.residual and (self.holes or not self.smaller):
+            raise ValueError("--conditions.residual is what a picture made --conditions.smaller lacks, without holes")
 
     @property
     def restores(self) -> bool:
@@ -72,9 +77,10 @@ class Conditions:
         return parts.get("label") if parts.keys() <= {"label"} else parts
 
     def told(self, objective: Objective, null: Any, dropout: float) -> Objective:
-        """`objective` with what the network is told put into each batch; every part is left out at rate `dropout`.
+        """`objective` with what the network is told put into each batch.
 
-        The objective itself may then leave out what is left, all together: that is what guidance compares with.
+        Every part is left out at rate `dropout`, by itself and again all together: what guidance compares with. Labels
+        alone are the objective's own affair.
         """
         if self.label and not isinstance(null, dict) and not self.holes:
             return objective
@@ -85,18 +91,36 @@ class Conditions:
             parts = dict(cond) if isinstance(cond, Mapping) else {"label": cond}
             if self.smaller:
                 parts["image"] = made_smaller(source(0), x0, self.smaller)
-            if isinstance(null, dict):
-                drop = lambda i, name: _left_out(source(i), parts[name], null[name], dropout)
-                cond = {name: drop(3 + i, name) for i, name in enumerate(sorted(null))}
-            else:
-                cond = None if null is None else parts["label"]
-            batch = {**batch, "cond": cond}
+            names = sorted(null) if isinstance(null, dict) else []
+            together, single = _coins(source(2), dropout), len(names) + bool(self.holes) == 1
+            coins = lambda i: together if single else together | _coins(source(3 + i), dropout)
+            cond = {name: _left_out(coins(i), parts[name], null[name]) for i, name in enumerate(names)}
+            batch = {**batch, "cond": cond or (None if null is None else parts["label"])}
+            if self.residual:
+                batch["x0"] = x0 - cond["image"]
             if self.holes:
                 known = known_pixels(source(1), x0.shape[1:3], self.holes)
-                batch["observed"] = known & ~_coins(source(2), dropout)[:, None, None]
+                batch["observed"] = known & ~coins(len(names))[:, None, None]
             return objective(apply, params, ema, keys, batch, t)
 
         return with_conditions
+
+
+@pytree
+class Residual:
+    """E[x0 | x_t] = m + E[r | x_t - alpha m] with r = x0 - m, from a denoiser of r (arXiv 2104.14951, sec. 3.2).
+
+    m is `cond["image"]`, and 0 where none is given. What the network has to say is then small, and the noise of the
+    process, which is the same for x0 and r, is large beside it: `schedules.Shifted` makes it smaller.
+    """
+
+    denoise: Denoiser
+    schedule: Schedule
+
+    def __call__(self, x: Float[Array, "B ..."], t: Time, cond: Condition = None) -> Float[Array, "B ..."]:
+        m = cond.get("image", 0.0) if isinstance(cond, Mapping) else 0.0
+        alpha, _ = self.schedule(t)
+        return m + self.denoise(x - expand(alpha, x) * m, t, cond)
 
 
 def enlarged(small: Float[Array, "B h w C"], size: tuple[int, int]) -> Float[Array, "B H W C"]:
@@ -167,6 +191,5 @@ def _coins(keys: Key[Array, " B"], rate: float) -> Bool[Array, " B"]:
     return jax.vmap(lambda key: jax.random.bernoulli(key, rate))(keys)
 
 
-def _left_out(keys: Key[Array, " B"], part: Any, null: Any, rate: float) -> Any:
-    coins = _coins(keys, rate)
+def _left_out(coins: Bool[Array, " B"], part: Any, null: Any) -> Any:
     return jnp.where(coins.reshape((-1,) + (1,) * (part.ndim - 1)), null, part)

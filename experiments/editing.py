@@ -106,7 +106,7 @@ def edit(
 
 def _denoiser(model: Model, params: Any, label: int | np.ndarray | None, scale: float, count: int) -> tuple[Any, int]:
     """The denoiser under a class, or under none, and its network evaluations a call."""
-    plain = model.process.denoiser(jax.tree_util.Partial(model.apply, params))
+    plain = model.denoiser(params)
     if not model.info.classes:
         return plain, 1
     null = len(model.info.classes)

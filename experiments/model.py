@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 import jaxdiff
+from experiments.conditions import Residual
 from experiments.data import to_pixels
 from experiments.data.levels import from_levels
 from experiments.errors import UserError
@@ -21,6 +22,7 @@ from jaxdiff import (
     TrainState,
     autoencoding,
     averages,
+    conditioning,
     grids,
     guidance,
     networks,
@@ -63,7 +65,7 @@ class Model:
             process,
             weighting=recipe.weighting,
             null_cond=self._null,
-            cond_dropout=0.0 if self._null is None else rate,
+            cond_dropout=0.0 if self._null is None or isinstance(self._null, dict) else rate,
         )
         self._objective = told.told(self._objective, self._null, rate)
         if isinstance(recipe.network, Autoencoder):
@@ -129,6 +131,7 @@ class Model:
         trajectory: bool = False,
         devices: Sequence[jax.Device] | None = None,
         observed: tuple[np.ndarray, np.ndarray] | None = None,
+        measured: tuple[Any, np.ndarray] | None = None,
         record: Callable[..., Any] | None = None,
     ) -> tuple[np.ndarray, int]:
         """`count` samples as uint8 pixels or int32 tokens, and network evaluations for each.
@@ -143,6 +146,7 @@ class Model:
             trajectory: return every time of the grid, (steps + 1, count, H, W, C), instead of the last.
             devices: local ones to share the samples; one by default.
             observed: `(mask, value)` of known elements, (count, ...).
+            measured: `(operator, y)` with y (count, ...) = A x0 without noise, which samples then agree with (DDNM).
             record: called by the sampler after each step, see `jaxdiff.sample`; on one device only.
 
         Raises:
@@ -168,6 +172,8 @@ class Model:
             index = np.arange(first, first + batch_size) % count  # the last batch is filled up: one compilation
             rows = lambda whole, index=index: jax.tree.map(lambda a: jnp.asarray(a[index]), whole)
             denoise, solver, evaluations = self._denoiser(params, rows(cond), sampler, chosen, rows(observed))
+            if measured is not None:
+                denoise = conditioning.DDNM(denoise, measured[0], rows(measured[1]))
             x, info = sample(
                 jax.random.key(seed),
                 self.process,
@@ -206,6 +212,11 @@ class Model:
         times = dataclasses.replace(sampler, steps=sampler.steps // count).times(self.process.schedule)
         return grids.blockwise(times, count)
 
+    def denoiser(self, params: Any, observed: tuple[Any, Any] | None = None) -> Any:
+        """`(x_t, t, cond) -> E[x0 | x_t, cond]`, given `(mask, value)` of known elements."""
+        denoise = self.process.denoiser(jax.tree_util.Partial(self.apply, params), observed)
+        return Residual(denoise=denoise, schedule=self.process.schedule) if self.recipe.conditions.residual else denoise
+
     def _denoiser(self, params, cond, sampler, solver, observed=None):
         """The denoiser, the solver that goes with it, and how often a call evaluates the network for a sample."""
         if self._cached is not None:
@@ -216,7 +227,7 @@ class Model:
                 )
             denoise = CachedDenoiser(process=self.process, params=params, functions=self._cached, observed=observed)
             return denoise, dataclasses.replace(solver, start=denoise.empty), 1
-        denoise = self.process.denoiser(jax.tree_util.Partial(self.apply, params), observed)
+        denoise = self.denoiser(params, observed)
         if cond is None:
             return denoise, solver, 1
         parts = isinstance(cond, dict)

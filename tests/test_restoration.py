@@ -2,10 +2,13 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import evaluate, restore, sample, train
+from experiments.conditions import enlarged
 from experiments.data import Digits
 from experiments.errors import UserError
 from experiments.loading import load
@@ -69,6 +72,23 @@ def test_restore_asks_the_run_that_was_trained_for_it(restorer):
     assert restore.main([str(restorer), *smaller, "--factor", "2"])["method"] == "trained"
     with pytest.raises(UserError, match="was not trained for what is measured"):
         restore.main([str(restorer), *smaller, "--factor", "4", "--method", "trained"])
+
+
+def test_what_is_learned_of_a_small_picture_is_what_it_lacks(tmp_path):
+    """Samples agree with the small picture; and the denoiser at t = 1 with an untrained network is the enlarged one."""
+    out = tmp_path / "run"
+    train.main(["superres", "--out", str(out), *FLAGS, "--conditions.smaller", "2", "--steps", "2"])
+    for method in ("trained", "ddnm"):
+        restore.main([str(out), "--task", "superres", "--test", "3", "--count", "2", "--method", method])
+        with np.load(out / "restored" / f"superres-{method}-seed0.npz") as arrays:
+            means = arrays["samples"].reshape(2, 4, 2, 4, 2, 1).mean((2, 4))
+            np.testing.assert_allclose(means, np.broadcast_to(arrays["measured"], means.shape), atol=1e-5)
+    model, params, _ = load(out)
+    small = np.asarray(Digits().load().test.images[:4], np.float32).reshape(4, 4, 2, 4, 2, 1).mean((2, 4)) / 127.5 - 1
+    image = enlarged(jnp.asarray(small), (8, 8))
+    x = jax.random.normal(jax.random.key(0), image.shape)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    np.testing.assert_allclose(model.denoiser(zero)(x, 1.0, {"image": image}), image, atol=1e-6)
 
 
 def test_the_same_run_draws_pictures_of_a_class(restorer, tmp_path):

@@ -74,7 +74,7 @@ def plan(
     for i, region in enumerate(regions):
         labels[i, : len(region.labels)] = region.labels
         scales[i, : len(region.labels)] = [weight[sign] for sign in region.signs]
-    plain = model.process.denoiser(jax.tree_util.Partial(model.apply, params))
+    plain = model.denoiser(params)
     # One class at scale 1 is the conditional model itself: half the evaluations.
     alone = most < 2 and bool((scales == 1).all())
     told = jax.tree_util.Partial(_one if alone else _several, plain, jnp.int32(null))

@@ -127,7 +127,7 @@ def samples_of(
 ) -> tuple[np.ndarray, int]:
     """`(uint8 samples (S, N, H, W, C), network evaluations of each)` given what was measured."""
     shape = model.info.shape
-    given = jax.tree.map(lambda a: np.concatenate([np.asarray(a)] * samples), told(task.operator, y, shape))
+    given = told(task.operator, np.concatenate([y] * samples), shape)
     drawn, nfe = model.draw(params, count=samples * len(y), **given, **draw)
     return drawn.reshape(samples, len(y), *shape), nfe
 

@@ -128,12 +128,14 @@ def restore(
             "this run was not trained for what is measured; train one with --conditions.holes or --conditions.smaller, "
             "or use --method ddnm"
         )
-    denoise, solver = model.process.denoiser(jax.tree_util.Partial(model.apply, params)), sampler.solver
+    denoise, solver = model.denoiser(params), sampler.solver
     try:
         if method == "trained":
-            given = jax.tree.map(jnp.asarray, told(operator, y, model.info.shape))
-            network = jax.tree_util.Partial(model.apply, params)
-            denoise = guidance.condition(model.process.denoiser(network, given.get("observed")), given["cond"])
+            given = told(operator, y, model.info.shape)
+            observed, cond = jax.tree.map(jnp.asarray, (given.get("observed"), given["cond"]))
+            denoise = guidance.condition(model.denoiser(params, observed), cond)
+            if "measured" in given:
+                denoise = conditioning.DDNM(denoise, operator, y)
         elif method == "mmps":
             denoise = conditioning.MMPS(denoise, operator, y, model.process, noise_std=noise_std, iterations=iterations)
         elif method == "pigdm":

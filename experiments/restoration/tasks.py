@@ -48,13 +48,15 @@ def is_trained(conditions: Conditions, operator: Any) -> bool:
 
 
 def told(operator: Operator, y: Any, shape: tuple[int, ...]) -> dict[str, Any]:
-    """What was measured, as arguments of `Model.draw`: `cond`, and `observed` for known pixels.
+    """What was measured, as arguments of `Model.draw`: `cond` and `measured`, or `observed` for known pixels.
 
     Args:
         y: measured, float32 (N, h, w, C).
         shape: (H, W, C) of the pictures.
     """
+    y = np.asarray(y, np.float32)
     if isinstance(operator, operators.Mask):
         mask = np.broadcast_to(np.asarray(operator.mask)[..., 0], (len(y), *shape[:2]))
-        return {"cond": None, "observed": (mask, np.asarray(y, np.float32))}
-    return {"cond": {"image": np.asarray(enlarged(jnp.asarray(y), (shape[0], shape[1])))}}
+        return {"cond": None, "observed": (mask, y)}
+    large = np.asarray(enlarged(jnp.asarray(y), (shape[0], shape[1])))
+    return {"cond": {"image": large}, "measured": (operator, y)}
