@@ -32,8 +32,27 @@ from experiments.pretrained.tensors import Tensors
 from jaxdiff import networks
 from jaxdiff.types import Params
 
+_ARCHITECTURE = {
+    "UNet2DModel": unet.architecture,
+    "DiTTransformer2DModel": dit.architecture,
+    "Transformer2DModel": dit.architecture,
+}
 _CONVERT = {"UNet2DModel": unet.convert, "DiTTransformer2DModel": dit.convert, "Transformer2DModel": dit.convert}
 """By the class in `config.json`; the last is what DiT was called before."""
+
+
+def architecture(config: Mapping[str, Any], **changes: Any) -> Callable[[nnx.Rngs], nnx.Module]:
+    """The network of a `config.json` alone, with parameters of its own.
+
+    Args:
+        config: its entries.
+        changes: keywords of the network that are to be others, such as `dtype`.
+
+    Raises:
+        UserError: another architecture, or an option that the networks lack.
+    """
+    network, shape, keywords = _of(_ARCHITECTURE, config)(Options(config))
+    return lambda rngs: network(shape, **{**keywords, **changes}, rngs=rngs)
 
 
 def load(folder: epath.PathLike) -> tuple[Callable[[nnx.Rngs], nnx.Module], Params]:
@@ -61,15 +80,20 @@ def convert(
     Raises:
         UserError: as `load` does.
     """
-    kind = config.get("_class_name")
-    if kind not in _CONVERT:
-        raise UserError(
-            f"needed a model of class {' or '.join(_CONVERT)}, got {kind}; text-to-image models and autoencoders do "
-            "not load"
-        )
-    make, params = _CONVERT[kind](Options(config), Tensors(arrays))
+    make, params = _of(_CONVERT, config)(Options(config), Tensors(arrays))
     _check(make, params)
     return make, jax.tree.map(jnp.asarray, params)
+
+
+def _of(table: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
+    """The entry of the config's class."""
+    kind = config.get("_class_name")
+    if kind not in table:
+        raise UserError(
+            f"needed a model of class {' or '.join(table)}, got {kind}; text-to-image models and autoencoders do "
+            "not load"
+        )
+    return table[kind]
 
 
 def _check(make: Callable[[nnx.Rngs], nnx.Module], params: Any) -> None:

@@ -40,6 +40,11 @@ def convert(options: Options, tensors: Tensors) -> tuple[Callable[[nnx.Rngs], nn
     return lambda rngs: networks.DiT(shape, **kind, rngs=rngs), params
 
 
+def architecture(options: Options) -> tuple[type[nnx.Module], tuple[int, int, int], dict[str, Any]]:
+    """The network's class, its shape and its other keywords."""
+    return networks.DiT, *_network(options)
+
+
 def _embedding(tensors: Tensors, depth: int, period: float) -> dict[str, Any]:
     made = []
     for i in range(depth):

@@ -66,6 +66,12 @@ def convert(options: Options, tensors: Tensors) -> tuple[Callable[[nnx.Rngs], nn
     return lambda rngs: networks.UNet(shape, **kind, rngs=rngs), params
 
 
+def architecture(options: Options) -> tuple[type[nnx.Module], tuple[int, int, int], dict[str, Any]]:
+    """The network's class, its shape and its other keywords."""
+    shape, keywords, _, _ = _network(options)
+    return networks.UNet, shape, keywords
+
+
 def _residual(tensors: Tensors, name: str, attention: str = "", heads: int = 0) -> dict[str, Any]:
     """A residual block, with the attention that follows it where there are heads."""
     block: dict[str, Any] = {

@@ -1,0 +1,91 @@
+"""The benchmarks of speed: what they count is right, and they run, with the peer where it is installed."""
+
+import importlib.util
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import overhead, throughput, train
+from benchmarks.ceilings import SIDE, convolution_flops
+from benchmarks.subjects import CONFIGS, subject
+from benchmarks.timing import compiled, repeated, spread
+from experiments import pretrained
+from jaxdiff import networks
+
+HAS_PEER = importlib.util.find_spec("diffusers") is not None
+
+
+def test_a_program_is_counted_and_timed():
+    a, b = jnp.ones((64, 32)), jnp.ones((32, 16))
+    program = compiled(jax.jit(jnp.matmul), a, b)
+    np.testing.assert_array_equal(program.run(a, b), 32 * np.ones((64, 16)))
+    assert program.flops == 2 * 64 * 32 * 16
+    assert program.memory >= 4 * (64 * 32 + 32 * 16 + 64 * 16)
+    assert program.lower_seconds > 0 and program.compile_seconds > 0
+    calls = []
+    assert len(repeated(lambda: calls.append(1), 3, warm_up=2)) == 3 and len(calls) == 5
+    assert spread([3.0, 1.0, 2.0, 5.0, 4.0]) == {"q1": 2.0, "median": 3.0, "q3": 4.0}
+    assert spread([7.0]) == {"q1": 7.0, "median": 7.0, "q3": 7.0}
+
+
+def test_flops_of_a_convolution_are_those_of_its_taps():
+    """The gradient of the sum of all outputs by an input of ones counts the taps that reach each pixel."""
+    ones, kernel = jnp.ones((1, SIDE, SIDE, 1)), jnp.ones((3, 3, 1, 1))
+    taps = jax.lax.conv_general_dilated(ones, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")).sum()
+    assert convolution_flops(5) == 2 * 5 * float(taps) * 128**2
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("dit-s", 33), ("dit-b", 130), ("dit-xl", 675), ("unet-ddpm", 35.7)]
+)  # arXiv 2212.09748, table 1; 2006.11239, app. B
+def test_networks_have_the_published_numbers_of_parameters(name, millions):
+    init, _ = networks.functional(pretrained.architecture(CONFIGS[name]))
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    assert abs(count / 1e6 / millions - 1) < 0.015
+
+
+def test_precision_is_that_of_the_computation():
+    given = subject("dit-mini", "bfloat16")
+    args = (given.params, jnp.ones((1, *given.shape)), jnp.float32(0.5), jnp.zeros(1, int))
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(given.params))
+    assert "bf16" in jax.jit(given.apply).lower(*args).as_text()
+
+
+def test_the_overhead_of_each_solver_and_generator():
+    rows = overhead.measure((2, 4, 4, 3), steps=3, repeats=2, peer=False)
+    assert [row["solver"] for row in rows] == ["ddim", "euler", "dpmpp2m", "unipc", *["ancestral"] * 3]
+    assert all(row["jaxdiff"]["median"] > 0 and row["diffusers"] is None for row in rows)
+    assert len(overhead.table(rows).splitlines()) == len(rows) + 2
+
+
+def test_throughput_refuses_what_cannot_be_raced(capsys, monkeypatch):
+    for flags, message in {
+        "--network resnet": "--network must be dit-mini",
+        "--batch 0": "must be at least 1",
+        "--solver heun --peer diffusers": "races named networks by ddim, euler, dpmpp2m and unipc",
+    }.items():
+        monkeypatch.setattr(sys, "argv", ["throughput", *flags.split()])
+        with pytest.raises(SystemExit):
+            throughput.main()
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("peer", ["none", pytest.param("race", marks=pytest.mark.skipif(not HAS_PEER, reason="bench"))])
+def test_throughput_and_training_report_all_figures(peer, tmp_path, capsys, monkeypatch):
+    for module, other in ((throughput, "diffusers"), (train, "torch")):
+        name = tmp_path / f"{other}.json"
+        flags = ["--network", "dit-mini", "--batch", "1", "--repeats", "2", "--json", str(name)]
+        flags += ["--steps", "2"] if module is throughput else []
+        monkeypatch.setattr(sys, "argv", ["bench", *flags, "--peer", other if peer == "race" else "none"])
+        module.main()
+        result = json.loads(name.read_text())
+        assert result["jaxdiff"]["seconds"]["median"] > 0 and "dit-mini" in capsys.readouterr().out
+        assert (other in result) is (peer == "race")
+        if peer == "race" and module is throughput:
+            assert result["difference"] < 1e-3 and result["spread_of_samples"] > 0.1
