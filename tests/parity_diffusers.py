@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from parity import denoised, diffusers, torch
 
+from benchmarks.peer_schedulers import path
 from jaxdiff import schedules
 
 STEPS, SEED = 10, 1
@@ -44,54 +45,12 @@ class Case(NamedTuple):
         return scheduler
 
 
-def scales(scheduler, sigma):
-    """(alpha, sigma) of an entry of `scheduler.sigmas`."""
-    if hasattr(scheduler, "_sigma_to_alpha_sigma_t"):
-        return scheduler._sigma_to_alpha_sigma_t(sigma)
-    return (1 - sigma if "Flow" in type(scheduler).__name__ else torch.ones(())), sigma
-
-
-def at(scheduler, i, t):
-    """(alpha, sigma) where the reference's i-th call evaluates the network."""
-    if isinstance(scheduler, diffusers.IPNDMScheduler):
-        return scheduler.alphas[i], scheduler.betas[i]
-    if not hasattr(scheduler, "sigmas"):
-        signal = scheduler.alphas_cumprod[t]
-        return signal**0.5, (1 - signal) ** 0.5
-    sigma = scheduler.sigmas[i]
-    if not getattr(scheduler, "state_in_first_order", True):  # the second call of a step
-        if isinstance(scheduler, diffusers.KDPM2DiscreteScheduler):
-            sigma = scheduler.sigmas_interpol[i]
-        if isinstance(scheduler, diffusers.DPMSolverSDEScheduler):
-            sigma = scheduler.mid_point_sigma
-    return scales(scheduler, sigma)
-
-
-def output(scheduler, x, alpha, sigma):
-    """What the scheduler expects of a network whose denoised value is `denoised`."""
-    x0 = denoised(x, alpha, sigma)
-    eps = (x - alpha * x0) / sigma
-    if hasattr(scheduler, "precondition_outputs"):
-        skipped = scheduler.precondition_outputs(x, torch.zeros_like(x), sigma)
-        return (x0 - skipped) / scheduler.precondition_outputs(torch.zeros(()), torch.ones(()), sigma)
-    if "Flow" in type(scheduler).__name__:
-        return eps - x0
-    if isinstance(scheduler, diffusers.IPNDMScheduler):
-        return alpha * eps - sigma * x0
-    return {"sample": x0, "epsilon": eps}[scheduler.config.prediction_type]
-
-
 def theirs(scheduler, x, options=(), keep=None):
     """x before every call of `step`, and after the last."""
-    path, options = [x], dict(options)
+    options = dict(options)
     if "generator" in options:
         options["generator"] = torch.Generator().manual_seed(SEED)
-    for i, t in enumerate(scheduler.timesteps[:keep]):
-        if hasattr(scheduler, "scale_model_input"):
-            scheduler.scale_model_input(x, t)  # expected before `step`; what our network is given is not scaled
-        x = scheduler.step(output(scheduler, x, *at(scheduler, i, t)), t, x, **options).prev_sample
-        path.append(x)
-    return torch.stack(path)
+    return torch.stack(path(scheduler, denoised, x, keep, **options))
 
 
 def entry(k):

@@ -6,8 +6,9 @@ where they are left out. KDPM2 with noise and SA-Solver have no counterpart here
 
 import pytest
 from parity import SHAPE, coupled, difference, diffusers, draws, ours, torch
-from parity_diffusers import SEED, STEPS, Case, entry, scales, table, theirs
+from parity_diffusers import SEED, STEPS, Case, entry, table, theirs
 
+from benchmarks.peer_schedulers import scales
 from jaxdiff import schedules, solvers
 
 pytestmark = [
