@@ -25,7 +25,7 @@ from experiments.choices import CHOICES, Choice
 from experiments.distributed import ONE, Distributed
 from experiments.errors import UserError
 from experiments.placement import WHOLE, Split
-from experiments.recipe import Recipe
+from experiments.recipe import Recipe, Sampler
 from experiments.signals import Interrupted
 from jaxdiff import Gaussian, times
 
@@ -49,6 +49,30 @@ class TrainArguments:
     distributed: Distributed = ONE
     profile: bool = False
     """Write a JAX trace of ten steps into the run."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunArguments:
+    """What programs on a finished run have in common."""
+
+    run: Annotated[str, tyro.conf.Suppress]
+    sampler: Annotated[Sampler, tyro.conf.arg(name="")]
+    seed: int = 0
+    """Of the noise: sample i depends on it and on i alone."""
+    step: int | None = None
+    """Which checkpoint; the newest by default."""
+    unfinished: bool = False
+    """Use the newest checkpoint of a run that has not finished."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleArguments(RunArguments):
+    """Those of programs that draw with any average of the parameters, on several devices."""
+
+    sigma_rel: float | None = None
+    """Relative length of the parameters' average, from the snapshots of a run with --averages; None for its `ema`."""
+    devices: int | None = None
+    """Local devices that share the samples; None for all of them."""
 
 
 def program(main: Callable[[], Any]) -> NoReturn:
@@ -176,7 +200,7 @@ def _plain(name: str) -> str:
 def run_arguments(cls: Callable[..., T], program: str, argv: Sequence[str] | None) -> T:
     """The arguments of a program on a finished run: `RUN [--solver NAME ...]`, with the run's own sampler as default.
 
-    `cls` is a dataclass with the fields `run` and `sampler` first.
+    `cls` is a kind of `RunArguments`.
     """
     from experiments.loading import read_config
 

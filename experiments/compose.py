@@ -6,9 +6,8 @@ The canvas may be larger than the run's pictures: windows of their size lie over
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
 from etils import epath
 
 from experiments import cli, picture_files, pictures
@@ -17,15 +16,12 @@ from experiments.composition.composing import draw, plan, seams
 from experiments.data import to_pixels
 from experiments.errors import UserError
 from experiments.loading import load
-from experiments.recipe import Sampler
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(cli.RunArguments):
     """Draw classes by region of a canvas, or several in one place, with a run that was trained on single pictures."""
 
-    run: Annotated[str, tyro.conf.Suppress]
-    sampler: Annotated[Sampler, tyro.conf.arg(name="")]
     layout: str = ""
     """Items CONCEPTS@PLACE, separated by commas: 7@left,3@right or 7+3@0:28,none@rest. Concepts are classes, + for AND
     and - for NOT. Places are all, left, right, top, bottom, center, rest, or boxes x0:x1,y0:y1 in pixels or fractions;
@@ -46,13 +42,8 @@ class Arguments:
     """Size of a Langevin step, as a ratio of signal to noise."""
     count: int = 8
     """Canvases."""
-    seed: int = 0
     out: str | None = None
     """The picture; steps, an array and figures go beside it. Default: RUN/composed/LAYOUT-seedSEED.png."""
-    step: int | None = None
-    """Which checkpoint; the newest by default."""
-    unfinished: bool = False
-    """Use the newest checkpoint of a run that has not finished."""
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -20,15 +20,12 @@ from experiments.errors import UserError
 from experiments.info import class_labels
 from experiments.loading import load
 from experiments.model import Model
-from experiments.recipe import Sampler
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(cli.RunArguments):
     """Change a picture: noise it and draw from there, or invert it and draw it as another class."""
 
-    run: Annotated[str, tyro.conf.Suppress]
-    sampler: Annotated[Sampler, tyro.conf.arg(name="")]
     image: str | None = None
     """PNG or JPEG of the size of the run's pictures."""
     test: int | None = None
@@ -53,19 +50,13 @@ class Arguments:
     """With a mask or object: repetitions of each step, which make what is drawn agree with the rest."""
     count: int = 8
     """Samples; an inversion has one."""
-    seed: int = 0
     out: str | None = None
     """The picture; an array and figures go beside it. Default: RUN/edited/METHOD-STRENGTH-seedSEED.png."""
-    step: int | None = None
-    """Which checkpoint; the newest by default."""
-    unfinished: bool = False
-    """Use the newest checkpoint of a run that has not finished."""
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     arguments = cli.run_arguments(Arguments, "python -m experiments.edit", argv)
-    if (arguments.image is None) == (arguments.test is None):
-        raise UserError("give a picture: --image FILE, or --test NUMBER of the run's test split")
+    picture_files.check_given(arguments.image, arguments.test)
     if arguments.mask is not None and arguments.paste is not None:
         raise UserError("--mask and --paste both say what may change: give one of them")
     if min(arguments.count, arguments.times) < 1:
@@ -131,14 +122,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 def _picture(arguments: Arguments, model: Model) -> tuple[np.ndarray, int | None]:
     if arguments.test is not None:
         return picture_files.of_test(model, arguments.test)
-    height, width, channels = model.info.shape
-    picture = from_pixels(picture_files.read(str(arguments.image), channels))[None]
-    if picture.shape[1:3] != (height, width):
-        raise UserError(
-            f"--image must have the {height} x {width} pixels of this run's pictures, got {picture.shape[1]} x "
-            f"{picture.shape[2]}; resize it"
-        )
-    return picture, None
+    return picture_files.of_file(str(arguments.image), model.info.shape), None
 
 
 def _label(name: str, model: Model) -> int:

@@ -4,9 +4,8 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
 from etils import epath
 
 from experiments import cli, reconstruction
@@ -14,19 +13,17 @@ from experiments.evaluation import evaluate, table
 from experiments.hardware import choose_devices
 from experiments.loading import read_config
 from experiments.networks import Autoencoder
-from experiments.recipe import Given, Sampler
+from experiments.recipe import Given
 from experiments.restoration import evaluation as restoration
 from experiments.text import answers
 from experiments.text import evaluation as text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(cli.SampleArguments):
     """Compare samples of a trained run with its real data; of text, also its likelihood with that of n-grams; of an
     autoencoder, its reconstructions with those of other codes."""
 
-    run: Annotated[str, tyro.conf.Suppress]
-    sampler: Annotated[Sampler, tyro.conf.arg(name="")]
     samples: int | None = None
     """Samples to draw; None for the recipe's number, usually that of the training examples."""
     regressor: str | None = None
@@ -39,16 +36,6 @@ class Arguments:
     """Windows of the test text for the likelihood, at most."""
     draws: int = 64
     """Noisy copies of each window for the likelihood."""
-    seed: int = 0
-    """Of the samples."""
-    step: int | None = None
-    """Which checkpoint; the newest by default."""
-    unfinished: bool = False
-    """Use the newest checkpoint of a run that has not finished."""
-    sigma_rel: float | None = None
-    """Relative length of the parameters' average, from the snapshots of a run with --averages; None for its `ema`."""
-    devices: int | None = None
-    """Local devices that share the samples; None for all of them."""
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

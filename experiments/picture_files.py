@@ -46,6 +46,31 @@ def read(path: str, channels: int, *, opacity: bool = False) -> np.ndarray:
     return pixels.reshape(*pixels.shape[:2], -1)
 
 
+def of_file(path: str, shape: tuple[int, ...], what: str = "the pictures of this run") -> np.ndarray:
+    """A picture file as float32 (1, H, W, C) in [-1, 1].
+
+    Args:
+        shape: (H, W, C) that it must have.
+        what: has this shape, for the message.
+
+    Raises:
+        UserError: no such picture, or one of another size.
+    """
+    picture = from_pixels(read(path, shape[-1]))[None]
+    if picture.shape[1:] != shape:
+        raise UserError(
+            f"--image must have the {shape[0]} x {shape[1]} pixels of {what}, got {picture.shape[1]} x "
+            f"{picture.shape[2]}; resize it"
+        )
+    return picture
+
+
+def check_given(image: str | None, test: int | None) -> None:
+    """Raises UserError unless one of `--image` and `--test` was given."""
+    if (image is None) == (test is None):
+        raise UserError("give a picture: --image FILE, or --test NUMBER of the run's test split")
+
+
 def of_test(model: Model, number: int) -> tuple[np.ndarray, int | None]:
     """A picture of the run's test split, float32 (1, H, W, C) in [-1, 1], and its label where there is one.
 

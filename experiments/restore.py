@@ -7,29 +7,25 @@ A run that was trained for the task is told what was measured. Others need not k
 import dataclasses
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from etils import epath
 
 from experiments import cli, picture_files, pictures
-from experiments.data import from_pixels, to_pixels
+from experiments.data import to_pixels
 from experiments.errors import UserError
 from experiments.loading import load
-from experiments.recipe import Sampler
 from experiments.restoration.methods import Measured, Method, measure, measured_shape, operator_of, psnr, restore
 from experiments.restoration.tasks import is_trained
 from jaxdiff import grids, solvers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(cli.RunArguments):
     """Fill holes, sharpen, enlarge or colour a picture; several samples, their mean and how much they differ."""
 
-    run: Annotated[str, tyro.conf.Suppress]
-    sampler: Annotated[Sampler, tyro.conf.arg(name="")]
     task: Literal["inpaint", "superres", "deblur", "colorize"] = "inpaint"
     image: str | None = None
     """PNG or JPEG as it was measured: with a hole, small, blurred, or grey."""
@@ -55,19 +51,13 @@ class Arguments:
     """Of the conjugate gradients of mmps."""
     count: int = 8
     """Samples."""
-    seed: int = 0
     out: str | None = None
     """The picture; an array and figures go beside it. Default: RUN/restored/TASK-METHOD-seedSEED.png."""
-    step: int | None = None
-    """Which checkpoint; the newest by default."""
-    unfinished: bool = False
-    """Use the newest checkpoint of a run that has not finished."""
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     arguments = cli.run_arguments(Arguments, "python -m experiments.restore", argv)
-    if (arguments.image is None) == (arguments.test is None):
-        raise UserError("give a picture: --image FILE, or --test NUMBER of the run's test split")
+    picture_files.check_given(arguments.image, arguments.test)
     if min(arguments.count, arguments.times, arguments.iterations) < 1 or arguments.noise_std < 0:
         raise UserError("--count, --times and --iterations must be at least 1, and --noise-std not negative")
     run, sampler = epath.Path(arguments.run), arguments.sampler
@@ -121,13 +111,8 @@ def _measured(arguments: Arguments, model: Any) -> Measured:
     if arguments.test is not None:
         picture, _ = picture_files.of_test(model, arguments.test)
         return measure(operator, picture, arguments.noise_std, arguments.seed)
-    wanted = measured_shape(operator, shape)
-    picture = from_pixels(picture_files.read(str(arguments.image), wanted[-1]))[None]
-    if picture.shape[1:] != wanted:
-        raise UserError(
-            f"--image must have {wanted[0]} x {wanted[1]} pixels for {arguments.task} with this run, got "
-            f"{picture.shape[1]} x {picture.shape[2]}; resize it"
-        )
+    what = f"what {arguments.task} measures of the pictures of this run"
+    picture = picture_files.of_file(str(arguments.image), measured_shape(operator, shape), what)
     return Measured(operator, np.asarray(operator(jnp.asarray(picture))) if arguments.task == "inpaint" else picture)
 
 

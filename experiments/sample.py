@@ -5,10 +5,8 @@ import dataclasses
 import sys
 import time
 from collections.abc import Sequence
-from typing import Annotated
 
 import numpy as np
-import tyro
 from etils import epath
 
 from experiments import cli, pictures
@@ -16,16 +14,13 @@ from experiments.errors import UserError
 from experiments.hardware import choose_devices
 from experiments.info import class_labels
 from experiments.loading import load
-from experiments.recipe import Sampler
 from experiments.text import sampling
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(cli.SampleArguments):
     """Draw samples from a trained run: pictures and their array, or text and its tokens."""
 
-    run: Annotated[str, tyro.conf.Suppress]
-    sampler: Annotated[Sampler, tyro.conf.arg(name="")]
     classes: tuple[str, ...] = ()
     """Classes by name or number, separated by commas or spaces; all of them by default."""
     count: int = 10
@@ -37,20 +32,10 @@ class Arguments:
     """Tokens that each ___ of the prompt stands for."""
     live: bool = True
     """Show a text while it becomes known, on a terminal."""
-    seed: int = 0
-    """Sample i depends on the seed and on i alone."""
     out: str | None = None
     """The picture or text; the array goes beside it. Default: RUN/samples/SOLVER-STEPS-gSCALE-seedSEED.png or .txt."""
-    step: int | None = None
-    """Which checkpoint; the newest by default."""
-    unfinished: bool = False
-    """Use the newest checkpoint of a run that has not finished."""
-    sigma_rel: float | None = None
-    """Relative length of the parameters' average, from the snapshots of a run with --averages; None for its `ema`."""
     batch_size: int = 512
     """Samples drawn at once."""
-    devices: int | None = None
-    """Local devices that share the samples; None for all of them."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
