@@ -4,9 +4,9 @@
 
 One jitted `sample` is called again and again with one knob changed; the network's Python function counts how often it
 is traced. Everything but shapes and the kind of the solver is an argument of the program: its numbers, the guidance
-scale, the schedule's numbers, the seed, new parameters, and the grid, whose length is fixed by padding (`length=`). Cold
-and cached seconds are those of two processes of their own, the second with the first one's persistent cache. JAX, Flax
-and Optax are enough.
+scale, the schedule's numbers, the seed, new parameters, and the grid, whose length is fixed by padding (`length=`).
+Cold and cached seconds are those of two processes of their own, the second with the first one's persistent cache. JAX,
+Flax and Optax are enough.
 """
 
 import argparse

@@ -29,6 +29,6 @@ def recipe() -> Recipe:
         cond_dropout=0.05,
         batch_size=64,
         steps=3000,
-        sampler=Sampler(solver=solvers.DDIM(), grid=grids.uniform, steps=20),
+        sampler=Sampler(solver=solvers.Ancestral(), grid=grids.uniform, steps=25),
         evaluation=Evaluation(samples=2000, judges=1),
     )
