@@ -219,7 +219,7 @@ def test_mistakes_in_editing(finished, tmp_path):
     for flags, message in (
         ([], "give a picture"),
         (["--test", "1", "--image", file("small.png")], "give a picture"),
-        (["--image", file("small.png")], "must have the 8 x 8 pixels of this run's pictures, got 4 x 4"),
+        (["--image", file("small.png")], "must have the 8 x 8 pixels of the pictures of this run, got 4 x 4"),
         (["--test", "1", "--strength", "1.2"], r"--strength must lie in \[0, 1\]"),
         (["--test", "1", "--mask", file("small.png")], "8 x 8 pixels, got 4 x 4"),
         (["--test", "1", "--mask", file("black.png")], "lets nothing change"),
