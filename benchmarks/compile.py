@@ -28,7 +28,7 @@ from benchmarks.timing import compiled
 from experiments.hardware import describe_devices, versions
 from jaxdiff import Gaussian, grids, guidance, predictions, sample, schedules, solvers
 
-LONGEST, BATCH = 200, 2
+LONGEST, BATCH = 256, 2
 SWEEP = (5, 10, 20, 50, 100, 200)
 
 

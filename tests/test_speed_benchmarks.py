@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import overhead, throughput, train
+from benchmarks import compile as compilation
+from benchmarks import overhead, pareto, scaling, throughput, train
 from benchmarks.ceilings import SIDE, convolution_flops
 from benchmarks.subjects import CONFIGS, subject
 from benchmarks.timing import compiled, repeated, spread
@@ -73,6 +74,57 @@ def test_throughput_refuses_what_cannot_be_raced(capsys, monkeypatch):
         with pytest.raises(SystemExit):
             throughput.main()
         assert message in capsys.readouterr().err
+
+
+def test_a_front_and_the_evaluations_it_needs():
+    point = lambda nfe, error: {"nfe": nfe, "error": error}
+    points = [point(4, 1.0), point(8, 0.25), point(8, 0.5), point(16, 0.3), point(16, 0.0625), point(5, float("nan"))]
+    assert pareto.front(points) == [point(4, 1.0), point(8, 0.25), point(16, 0.0625)]
+    for error, nfe in ((2.0, 4), (1.0, 4), (0.25, 8), (0.125, 8 * 2**0.5), (0.01, float("inf"))):
+        assert pareto.needed(points, error) == pytest.approx(nfe)
+    # Errors fall as nfe^-2, and the other side's are 4 times ours: it needs twice as many.
+    ours, theirs = ([point(n, scale * n**-2.0) for n in pareto.BUDGETS] for scale in (1.0, 4.0))
+    rows = pareto.compare(ours, theirs)
+    assert [row["budget"] for row in rows] == list(pareto.BUDGETS)
+    assert all(row["ratio"] == pytest.approx(0.5, abs=1e-6) for row in rows if row["budget"] >= 8)
+    assert all(row["ratio"] == pytest.approx(2) for row in pareto.compare(theirs, ours) if row["budget"] <= 50)
+
+
+def test_mixtures_of_the_pareto_benchmark_are_unlike_and_of_about_unit_variance():
+    laws = [pareto.mixture(seed) for seed in pareto.SEEDS]
+    for law in laws:
+        assert 0.4 < np.trace(law.covariance) / pareto.DIMENSIONS < 2
+    assert len({float(law.means[0, 0]) for law in laws}) == len(pareto.SEEDS)
+
+
+def test_exponents_of_exact_power_laws_and_of_noisy_ones():
+    sizes = (16, 32, 64, 128)
+    exact = np.outer(np.asarray(sizes, float) ** 1.5, np.ones(5)) * 1e-3
+    found = scaling.exponent(sizes, exact)
+    assert found == pytest.approx({"exponent": 1.5, "low": 1.5, "high": 1.5})
+    hits = 0
+    for seed in range(40):
+        noise = np.exp(0.05 * np.random.default_rng(seed).standard_normal(exact.shape))
+        found = scaling.exponent(sizes, exact * noise)
+        hits += found["low"] <= 1.5 <= found["high"]
+    assert hits >= 32  # of 95 %, less what a bootstrap of five repeats is narrow by
+
+
+@pytest.mark.slow
+def test_knobs_that_are_arguments_compile_nothing():
+    programs = {row["change"]: row["programs"] for row in compilation.knobs()}
+    assert programs.pop("the first call") == 1
+    swept = [name for name in programs if name.startswith("steps")]
+    assert [programs.pop(name) for name in swept] == [0, len(compilation.SWEEP)]
+    assert programs.pop("another batch size") == 1 and programs.pop("another solver") == 1
+    assert set(programs.values()) == {0} and len(programs) == 6
+
+
+@pytest.mark.slow
+def test_scaling_along_an_axis(monkeypatch):
+    monkeypatch.setitem(scaling.BASE, "width", 8)
+    found = scaling.along("steps", (2, 4, 8), 2)
+    assert len(found["seconds"]) == 3 and len(set(found["memory_bytes"])) <= 3 and found["low"] <= found["high"]
 
 
 @pytest.mark.slow
