@@ -7,7 +7,6 @@ denoiser is `(x, alpha, sigma) -> E[x0 | x]` for x = alpha x0 + sigma eps, on te
 from collections.abc import Callable
 from typing import Any
 
-import diffusers
 import torch
 
 Denoised = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -22,16 +21,17 @@ def scales(scheduler: Any, sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
 
 def at(scheduler: Any, i: int, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(alpha, sigma) where the i-th call evaluates the network."""
-    if isinstance(scheduler, diffusers.IPNDMScheduler):
+    kind = type(scheduler).__name__
+    if kind == "IPNDMScheduler":
         return scheduler.alphas[i], scheduler.betas[i]
     if not hasattr(scheduler, "sigmas"):
         signal = scheduler.alphas_cumprod[t]
         return signal**0.5, (1 - signal) ** 0.5
-    sigma = scheduler.sigmas[i]
+    sigma: Any = scheduler.sigmas[i]
     if not getattr(scheduler, "state_in_first_order", True):  # the second call of a step
-        if isinstance(scheduler, diffusers.KDPM2DiscreteScheduler):
+        if kind == "KDPM2DiscreteScheduler":
             sigma = scheduler.sigmas_interpol[i]
-        if isinstance(scheduler, diffusers.DPMSolverSDEScheduler):
+        if kind == "DPMSolverSDEScheduler":
             sigma = scheduler.mid_point_sigma
     return scales(scheduler, sigma)
 
@@ -45,7 +45,7 @@ def output(scheduler: Any, denoised: Denoised, x: torch.Tensor, alpha: Any, sigm
         return (x0 - skipped) / scheduler.precondition_outputs(torch.zeros(()), torch.ones(()), sigma)
     if "Flow" in type(scheduler).__name__:
         return eps - x0
-    if isinstance(scheduler, diffusers.IPNDMScheduler):
+    if type(scheduler).__name__ == "IPNDMScheduler":
         return alpha * eps - sigma * x0
     return {"sample": x0, "epsilon": eps}[scheduler.config.prediction_type]
 

@@ -12,6 +12,8 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
+import torch._inductor.config as inductor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from benchmarks.ceilings import CHANNELS, ENOUGH, PICTURES, REPEATS, SIDE, SIDES, convolution_flops
 from benchmarks.timing import WARM_UP, spread
@@ -79,12 +81,12 @@ def sampler(
 
 
 @contextlib.contextmanager
-def prepared(model: torch.nn.Module, way: str) -> Iterator[torch.nn.Module]:
+def prepared(model: Any, way: str) -> Iterator[Any]:
     """The network run in one of `WAYS`."""
     torch.compiler.reset()
     layout = torch.channels_last if way == "channels_last" else torch.contiguous_format
     model = model.to(memory_format=layout)
-    with torch._inductor.config.patch(freezing=way == "compile, frozen"):
+    with inductor.patch(freezing=way == "compile, frozen"):
         yield torch.compile(model) if way.startswith("compile") else model
 
 
@@ -131,7 +133,7 @@ def training_step(
 ) -> Callable[[], Any]:
     """A call that makes one AdamW step on random data: loss of the noise, gradient clipped, average of the weights."""
     model = network(config).train().requires_grad_(True)
-    average = [p.detach().clone() for p in model.parameters()]
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
     size, classes = config["sample_size"], config.get("num_embeds_ada_norm", 0)
     x0 = torch.rand(batch, config.get("in_channels", 3), size, size, device=device()) * 2 - 1
@@ -149,7 +151,7 @@ def training_step(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 0.001)
+        average.update_parameters(model)
         return loss
 
     return step

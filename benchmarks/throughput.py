@@ -12,6 +12,7 @@ race is between equal results. JAX, Flax and Optax are enough, PyTorch and diffu
 
 import argparse
 import datetime
+import importlib.util
 import json
 import os
 import sys
@@ -103,10 +104,7 @@ def ours(given: Subject, arguments: argparse.Namespace, grid: jax.Array, say: Pr
 
 def theirs(model: Any, given: Subject, arguments: argparse.Namespace, say: Progress) -> tuple[dict[str, Any], Any]:
     """Figures of diffusers in each way to run it, and its samples from the same noise."""
-    import torch
-
-    from benchmarks import peers
-
+    torch, peers = (importlib.import_module(name) for name in ("torch", "benchmarks.peers"))
     labels = torch.arange(arguments.batch, device=peers.device()) % given.classes if given.classes else None
     x = torch.tensor(noise(arguments.batch, given.shape).transpose(0, 3, 1, 2).copy(), device=peers.device())
     dtype, found, samples = getattr(torch, arguments.precision), {}, None
@@ -139,9 +137,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {"ceilings": {"jax": ceilings.measure(arguments.precision)}}
     say("ceilings of the device")
     model, arrays = None, None
+    peers: Any = importlib.import_module("benchmarks.peers") if peer else None
     if peer:
-        from benchmarks import peers
-
         result["ceilings"]["torch"] = peers.ceilings(arguments.precision)
         say("ceilings of PyTorch")
         model = peers.network(CONFIGS[arguments.network])
@@ -214,12 +211,10 @@ def main() -> None:
     arguments = parser.parse_args()
     check(parser, arguments)
     result = measure(arguments)
-    about = {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()}
+    about: dict[str, Any] = {key: value for key, value in vars(arguments).items() if key != "json"}
     about |= {"hardware": describe_devices(jax.devices()[: arguments.devices]), "versions": versions()}
     if arguments.peer == "diffusers":
-        from benchmarks import peers
-
-        about["versions"] |= peers.versions()
+        about["versions"] |= importlib.import_module("benchmarks.peers").versions()
     result = {"about": about | {"date": str(datetime.date.today())}, **result}
     print(table(result))
     if arguments.json:
@@ -240,8 +235,6 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
     if arguments.peer == "diffusers" and not can:
         parser.error("--peer diffusers races named networks by ddim, euler, dpmpp2m and unipc on one device")
     if arguments.peer is None:
-        import importlib.util
-
         there = importlib.util.find_spec("diffusers") is not None and importlib.util.find_spec("torch") is not None
         arguments.peer = "diffusers" if can and there else "none"
         if can and not there:

@@ -87,7 +87,7 @@ def convert(
 
 def _of(table: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
     """The entry of the config's class."""
-    kind = config.get("_class_name")
+    kind = str(config.get("_class_name"))
     if kind not in table:
         raise UserError(
             f"needed a model of class {' or '.join(table)}, got {kind}; text-to-image models and autoencoders do "
