@@ -18,13 +18,13 @@ from pathlib import Path
 from benchmarks.progress import Progress
 
 PICTURES, TRAIN, EVALUATE = Path("docs/pictures"), "experiments.train", "experiments.evaluate"
-REGRESSOR = "--process.prediction x0 --times.low 1 --times.high 1"
+REGRESSOR = "--times.low 1 --times.high 1"
 RUNS = {  # name: recipe, data, flags
     "digits": ("digits", None, ""),
     "mnist": ("mnist", "mnist", ""),
     "superres": ("superres", "fashion-mnist", ""),
     "regressor": ("superres", "fashion-mnist", REGRESSOR),
-    "inpaint": ("inpaint", "fashion-mnist", ""),
+    "inpaint": ("inpaint", "fashion-mnist", "--conditions.holes center"),
     "text_char": ("text_char", "tinyshakespeare", ""),
     "mask": ("text_char", "tinyshakespeare", "--steps 600 --ema 0.98"),
     "uniform": ("text_char", "tinyshakespeare", "--steps 600 --ema 0.98 --process uniform --network.time"),
@@ -35,7 +35,11 @@ TEXTS = ["text_char", "mask", "uniform", "block16", "block1"]
 DRAWN = {  # name: runs it needs, commands with {runs} and {data}, and its pictures: from a run, or drawn in their place
     "digits": (["digits"], ["experiments.sample {runs}/digits"], {"digits.png": "digits/samples.png"}),
     "solvers": (["digits"], ["benchmarks.solvers --run {runs}/digits"], {"solvers.png": None}),
-    "text": (TEXTS, ["benchmarks.text " + " ".join(f"{{runs}}/{name}" for name in TEXTS)], {"text.png": None}),
+    "text": (
+        TEXTS,
+        [" ".join(["benchmarks.text", *(f"{{runs}}/{name}" for name in TEXTS), "--samples 32 --repeats 2 --draws 16"])],
+        {"text.png": None},
+    ),
     "restoration": (
         ["superres", "regressor", "inpaint"],
         [f"{EVALUATE} {{runs}}/superres --regressor {{runs}}/regressor", f"{EVALUATE} {{runs}}/inpaint"],

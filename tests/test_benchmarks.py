@@ -2,15 +2,29 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 
 from benchmarks import composition, composition_measures, conditioning
+from benchmarks import pictures as documentation
 from experiments import train
 from experiments.data import Digits
 from experiments.loading import load
+
+RESTORED = ("superres", "inpaint")
+
+
+def test_every_picture_of_the_documentation_has_the_commands_that_make_it(tmp_path):
+    drawn = {picture for _, _, made in documentation.DRAWN.values() for picture in made}
+    assert drawn == {path.name for path in (Path(__file__).parents[1] / documentation.PICTURES).iterdir()}
+    (tmp_path / "inpaint").mkdir()
+    (tmp_path / "inpaint" / "summary.json").touch()  # finished: not trained again
+    found = list(documentation.commands("restoration", tmp_path, Path("raw")))
+    assert [command.split()[1] for command in found] == ["superres", "superres", *[str(tmp_path / n) for n in RESTORED]]
+    assert "--data.raw-dir raw/fashion-mnist" in found[0]
 
 
 @pytest.mark.slow
