@@ -134,7 +134,7 @@ def restore(
             given = told(operator, y, model.info.shape)
             observed, cond = jax.tree.map(jnp.asarray, (given.get("observed"), given["cond"]))
             denoise = guidance.condition(model.denoiser(params, observed), cond)
-            if "measured" in given:
+            if "measured" in given and noise_std == 0:
                 denoise = conditioning.DDNM(denoise, operator, y)
         elif method == "mmps":
             denoise = conditioning.MMPS(denoise, operator, y, model.process, noise_std=noise_std, iterations=iterations)
