@@ -28,27 +28,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.progress import Progress
-from benchmarks.solver_errors import steps_within
+from benchmarks.solver_errors import DETERMINISTIC, steps_within
 from benchmarks.subjects import process
 from experiments.hardware import describe_devices, versions
 from jaxdiff import grids, guidance, oracles, sample, solvers
 
 BUDGETS = (4, 5, 6, 8, 10, 12, 16, 20, 26, 32, 40, 50, 64, 80, 100)
 SEEDS, COUNT, DIMENSIONS, COMPONENTS = (0, 1, 2, 3, 4), 256, 8, 5
-SOLVERS: dict[str, Any] = {
-    "DDIM": solvers.DDIM(),
-    "Heun": solvers.Heun(),
-    "DPMSolver2": solvers.DPMSolver2(),
-    "DPMpp2S": solvers.DPMpp2S(),
-    "DPMpp3S": solvers.DPMpp3S(),
-    "DPMpp2M": solvers.DPMpp2M(),
-    "DPMpp3M": solvers.DPMpp3M(),
-    "DPMpp3M(start=DPMpp2S())": solvers.DPMpp3M(start=solvers.DPMpp2S()),
-    "UniPC": solvers.UniPC(),
-    "UniPC(p=3)": solvers.UniPC(p=3),
-    "DEIS": solvers.DEIS(),
-    "LMS": solvers.LMS(),
-}
+SOLVERS = {name: solver for name, solver in DETERMINISTIC.items() if name != "Euler"}  # which is DDIM here
 GRIDS: dict[str, Callable[..., Any]] = {
     name: getattr(grids, name) for name in ("karras", "logsnr", "uniform", "quadratic", "beta", "trailing", "linspace")
 }
