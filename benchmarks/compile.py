@@ -10,7 +10,6 @@ Flax and Optax are enough.
 """
 
 import argparse
-import datetime
 import json
 import os
 import subprocess
@@ -23,9 +22,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from benchmarks.results_file import about as made_on
+from benchmarks.results_file import write
 from benchmarks.subjects import CONFIGS, process, subject
 from benchmarks.timing import compiled
-from experiments.hardware import describe_devices, versions
 from jaxdiff import Gaussian, grids, guidance, predictions, sample, schedules, solvers
 
 LONGEST, BATCH = 256, 2
@@ -143,14 +143,10 @@ def main() -> None:
     if arguments.once:
         print(json.dumps(once(arguments.network[0])))
         return
-    about = {"hardware": describe_devices(jax.devices()[:1]), "versions": versions()}
-    about |= {"date": str(datetime.date.today())}
-    result = {"about": about, "knobs": knobs()}
+    result: dict[str, Any] = {"about": made_on(), "knobs": knobs()}
     result["networks"] = {name: cold_and_cached(name) for name in arguments.network}
     print(table(result))
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    write(arguments.json, result)
 
 
 if __name__ == "__main__":

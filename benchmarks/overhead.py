@@ -10,9 +10,7 @@ those of `rbg` and `unsafe_rbg` do not promise it. JAX, Flax and Optax are enoug
 """
 
 import argparse
-import datetime
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,10 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.progress import Progress
+from benchmarks.results_file import about as made_on
+from benchmarks.results_file import write
 from benchmarks.subjects import process
 from benchmarks.timing import compiled, repeated, spread
-from experiments.hardware import describe_devices, versions
 from jaxdiff import grids, sample, solvers
 
 SOLVERS: dict[str, Any] = {
@@ -105,16 +104,14 @@ def main() -> None:
     peer = there and arguments.peer != "none"
     shape = (arguments.batch, arguments.size, arguments.size, 3)
     rows = measure(shape, arguments.steps, arguments.repeats, peer)
-    about = {"shape": shape, "steps": arguments.steps, "repeats": arguments.repeats, "versions": versions()}
-    about |= {"hardware": describe_devices(jax.devices()[:1]), "date": str(datetime.date.today())}
+    about: dict[str, Any] = {"shape": shape, "steps": arguments.steps, "repeats": arguments.repeats}
+    about |= made_on()
     if peer:
         from benchmarks import peers
 
         about["versions"] |= peers.versions()
     print(table(rows))
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
+    write(arguments.json, {"about": about, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ enough.
 """
 
 import argparse
-import datetime
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,9 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.progress import Progress
+from benchmarks.results_file import about as made_on
+from benchmarks.results_file import write
 from benchmarks.subjects import process
 from benchmarks.timing import compiled, repeated, spread
-from experiments.hardware import describe_devices, versions
 from jaxdiff import grids, networks, parallel, sample, solvers
 
 SIZES = {
@@ -121,13 +120,10 @@ def main() -> None:
     there = len(jax.devices())
     sizes = SIZES | {"devices": tuple(arguments.devices or [n for n in SIZES["devices"] if n <= there])}
     axes = arguments.axis or [axis for axis in SIZES if axis != "devices" or there > 1]
-    about = {"base": BASE, "repeats": arguments.repeats, "hardware": describe_devices(jax.devices())}
-    about |= {"versions": versions(), "date": str(datetime.date.today())}
+    about = {"base": BASE, "repeats": arguments.repeats, **made_on(jax.devices())}
     result = {"about": about, "axes": {axis: along(axis, sizes[axis], arguments.repeats) for axis in axes}}
     print(table(result))
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    write(arguments.json, result)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,7 @@ race is between equal results. JAX, Flax and Optax are enough, PyTorch and diffu
 """
 
 import argparse
-import datetime
 import importlib.util
-import json
 import os
 import sys
 import time
@@ -27,9 +25,10 @@ import numpy as np
 
 from benchmarks import ceilings
 from benchmarks.progress import Progress
+from benchmarks.results_file import about as made_on
+from benchmarks.results_file import write
 from benchmarks.subjects import CONFIGS, Subject, subject
 from benchmarks.timing import compiled, repeated, spread
-from experiments.hardware import describe_devices, versions
 from jaxdiff import grids, guidance, parallel, sample, solvers
 
 SOLVERS: dict[str, Any] = {
@@ -212,14 +211,12 @@ def main() -> None:
     check(parser, arguments)
     result = measure(arguments)
     about: dict[str, Any] = {key: value for key, value in vars(arguments).items() if key != "json"}
-    about |= {"hardware": describe_devices(jax.devices()[: arguments.devices]), "versions": versions()}
+    about |= made_on(jax.devices()[: arguments.devices])
     if arguments.peer == "diffusers":
         about["versions"] |= importlib.import_module("benchmarks.peers").versions()
-    result = {"about": about | {"date": str(datetime.date.today())}, **result}
+    result = {"about": about, **result}
     print(table(result))
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    write(arguments.json, result)
 
 
 def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:

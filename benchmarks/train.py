@@ -10,9 +10,7 @@ is against a matrix product and a convolution in the same run. JAX, Flax and Opt
 """
 
 import argparse
-import datetime
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +21,11 @@ import optax
 
 from benchmarks import ceilings
 from benchmarks.progress import Progress
+from benchmarks.results_file import about as made_on
+from benchmarks.results_file import write
 from benchmarks.subjects import CONFIGS, subject
 from benchmarks.timing import compiled, repeated, spread
 from experiments.data import Batches, Split
-from experiments.hardware import describe_devices, versions
 from jaxdiff import TrainState, make_step
 
 PICTURES = 4096  # in memory, of which batches are made
@@ -138,9 +137,8 @@ def main() -> None:
     if arguments.peer == "torch" and not there:
         parser.error("--peer torch needs PyTorch and diffusers: pip install .[bench]")
     peer = there and arguments.peer != "none"
-    about = {"network": arguments.network, "batch": arguments.batch, "precision": arguments.precision}
-    about |= {"hardware": describe_devices(jax.devices()[:1]), "versions": versions()}
-    about |= {"date": str(datetime.date.today())}
+    about: dict[str, Any] = {"network": arguments.network, "batch": arguments.batch, "precision": arguments.precision}
+    about |= made_on()
     if peer:
         from benchmarks import peers
 
@@ -148,9 +146,7 @@ def main() -> None:
     found = measure(arguments.network, arguments.precision, arguments.batch, arguments.repeats, peer)
     result = {"about": about, **found}
     print(table(result))
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    write(arguments.json, result)
 
 
 if __name__ == "__main__":
