@@ -9,16 +9,15 @@ compared with the solution of the ODE from there. Error: root mean square distan
 distance of the network's, in standard deviations of the data. The mixtures are drawn from the seeds 0 to 4, and nothing
 was tuned on them: grids come with their defaults, `grids.optimized`, which asks the denoiser, is left out. At each
 budget a side's best is its smallest error over all that fits, and how many evaluations the other side needs for the
-same error is read off its front, linear between points in log-log.
+same error is read off its front, linear between points in log-log. Of a network the points of both fronts are timed:
+it is the same compiled program on both sides, called in each step from PyTorch on diffusers'.
 """
 
 import argparse
-import datetime
-import io
+import importlib
 import itertools
 import json
 import math
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,20 +26,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.pareto_fronts import BUDGETS, Point, best_grids, compare, front, plot, summary, tabulate
 from benchmarks.progress import Progress
+from benchmarks.results_file import about
 from benchmarks.solver_errors import DETERMINISTIC, steps_within
 from benchmarks.subjects import process
-from experiments.hardware import describe_devices, versions
+from benchmarks.timing import compiled, repeated, spread
 from jaxdiff import grids, guidance, oracles, sample, solvers
 
-BUDGETS = (4, 5, 6, 8, 10, 12, 16, 20, 26, 32, 40, 50, 64, 80, 100)
 SEEDS, COUNT, DIMENSIONS, COMPONENTS = (0, 1, 2, 3, 4), 256, 8, 5
+NETWORK, PICTURES, REPEATS = (
+    "network",
+    32,
+    5,
+)  # of a run: samples of its network, and timed calls of each point of a front
 SOLVERS = {name: solver for name, solver in DETERMINISTIC.items() if name != "Euler"}  # which is DDIM here
 GRIDS: dict[str, Callable[..., Any]] = {
     name: getattr(grids, name) for name in ("karras", "logsnr", "uniform", "quadratic", "beta", "trailing", "linspace")
 }
 run = jax.jit(sample, static_argnames="spec", compiler_options={"xla_backend_optimization_level": 1})
-Point = dict[str, Any]
 
 
 def mixture(seed: int) -> oracles.GaussianMixture:
@@ -73,59 +77,40 @@ def ours(denoise: Any, x: jax.Array, error: Callable[[Any], float], say: Progres
     return found
 
 
-def front(points: list[Point]) -> list[Point]:
-    """Those that no other beats in both, by NFE."""
-    best: list[Point] = []
-    for point in sorted(points, key=lambda p: (p["nfe"], p["error"])):
-        if np.isfinite(point["error"]) and (not best or point["error"] < best[-1]["error"]):
-            best.append(point)
-    return best
-
-
-def needed(points: list[Point], error: float) -> float:
-    """NFE at which a front reaches an error, between two of its points linear in log-log; infinite beyond its end."""
-    best = front(points)
-    if error >= best[0]["error"]:
-        return best[0]["nfe"]
-    for left, right in itertools.pairwise(best):
-        if right["error"] <= error:
-            share = math.log(left["error"] / error) / math.log(left["error"] / right["error"])
-            return left["nfe"] * (right["nfe"] / left["nfe"]) ** share
-    return math.inf
-
-
-def compare(mine: list[Point], other: list[Point]) -> list[dict[str, Any]]:
-    """At each budget the other side's best, and what share of its evaluations ours needs for the same error."""
-    rows = []
-    for budget in BUDGETS:
-        within = [[p for p in side if p["nfe"] <= budget and np.isfinite(p["error"])] for side in (mine, other)]
-        if all(within):
-            first, second = (min(points, key=lambda p: p["error"]) for points in within)
-            ratio = needed(mine, second["error"]) / second["nfe"]
-            rows.append({"budget": budget, "ours": first, "theirs": second, "ratio": ratio})
-    return rows
+def timed(denoise: Any, x: jax.Array, points: list[Point]) -> None:
+    """Put the `seconds` of our points into them: each a program of its own, compiled, warmed up and waited for."""
+    for point in points:
+        make, solver = GRIDS[point["grid"]], SOLVERS[point["solver"]]
+        steps = steps_within(solver, point["nfe"], tables()[point["grid"]])
+        args = (jax.random.key(0), process(), denoise, solver, make(process().schedule, steps))
+        program = compiled(jax.jit(sample), *args, x=x)
+        point["seconds"] = spread(repeated(lambda args=args, run=program.run: run(*args, x=x), REPEATS))["median"]
 
 
 def case(
-    denoise: Any, shape: tuple[int, ...], distance: Callable[[Any, Any], float], name: str, peer: bool
+    denoise: Any, shape: tuple[int, ...], distance: Callable[[Any, Any], float], name: str, count: int, peer: bool
 ) -> dict[str, Any]:
-    """One denoiser `(x, t, cond) -> x0` on DDPM's table."""
-    say = Progress(name, len(SOLVERS) + 1 + peer)
-    x = jax.random.normal(jax.random.key(1), (COUNT, *shape))
+    """One denoiser `(x, t, cond) -> x0` on DDPM's table; the points of the fronts of a network are timed as well."""
+    say = Progress(name, len(SOLVERS) + 1 + peer + (name == NETWORK))
+    x = jax.random.normal(jax.random.key(1), (count, *shape))
     fine = grids.logsnr(process().schedule, 500)
     solve = lambda solver: np.asarray(run(jax.random.key(0), process(), denoise, solver, fine, x=x)[0])
     exact = solve(solvers.DPMpp3M(start=solvers.DPMpp2S()))
     error = lambda out: distance(np.asarray(out), exact)
     say("the exact solution")
     result: dict[str, Any] = {"floor": error(solve(solvers.UniPC(p=3))), "jaxdiff": ours(denoise, x, error, say)}
+    pareto_peers: Any = importlib.import_module("benchmarks.pareto_peers") if peer else None
     if peer:
-        from benchmarks import pareto_peers
-
         result["diffusers"] = pareto_peers.points(denoise, np.asarray(x), error, BUDGETS)
         result["pairs"] = pareto_peers.pairs(denoise, np.asarray(x))
         say("diffusers")
         result["compared"] = compare(result["jaxdiff"], result["diffusers"])
-    return result
+    if name == NETWORK:
+        timed(denoise, x, front(result["jaxdiff"]))
+        if peer:
+            pareto_peers.timed(denoise, np.asarray(x), front(result["diffusers"]), REPEATS)
+        say("seconds of the fronts")
+    return result | {side: best_grids(result[side]) for side in ("jaxdiff", "diffusers") if side in result}
 
 
 def rms(x: np.ndarray, exact: np.ndarray) -> float:
@@ -143,7 +128,7 @@ def of_run(directory: str) -> tuple[Any, tuple[int, ...]]:
     model, params, _ = load(directory)
     denoise = model.denoiser(jax.tree.map(jnp.asarray, params))
     classes = len(model.info.classes)
-    told = guidance.condition(denoise, jnp.arange(COUNT) % classes) if classes else denoise
+    told = guidance.condition(denoise, jnp.arange(PICTURES) % classes) if classes else denoise
     return jax.tree_util.Partial(_at_the_same_noise, model.process.schedule, told), model.info.shape
 
 
@@ -151,54 +136,6 @@ def _at_the_same_noise(schedule: Any, denoise: Any, x: jax.Array, t: Any, cond: 
     """A denoiser of another schedule that keeps the variance, at the time of the same log-SNR."""
     alpha, sigma = process().schedule(t)
     return denoise(x, schedule.inverse(2 * (jnp.log(alpha) - jnp.log(sigma))))
-
-
-def summary(cases: dict[str, Any]) -> list[dict[str, Any]]:
-    """Over the mixtures: the ratio of evaluations at equal error, at each budget; below 1 ours needs fewer."""
-    mixtures = [case["compared"] for name, case in cases.items() if name.startswith("mixture")]
-    rows = []
-    for budget in BUDGETS:
-        ratios = sorted(row["ratio"] for rows_of in mixtures for row in rows_of if row["budget"] == budget)
-        if ratios:
-            rows.append({"budget": budget, "median": statistics.median(ratios), "low": ratios[0], "high": ratios[-1]})
-    return rows
-
-
-def tabulate(result: dict[str, Any]) -> str:
-    """Markdown: the summary, then each case's best at each budget."""
-    lines = ["| evaluations | ours / theirs at equal error, median over mixtures | range |", "|---|---|---|"]
-    lines += [f"| {r['budget']} | {r['median']:.2f} | {r['low']:.2f} to {r['high']:.2f} |" for r in result["summary"]]
-    for name, found in result["cases"].items():
-        lines += ["", f"{name}, two fine solutions differ by {found['floor']:.1e}", ""]
-        lines += ["| evaluations | ours | error | diffusers | error | ratio |", "|---|---|---|---|---|---|"]
-        for row in found.get("compared", []):
-            best = [f"{row[s]['solver']}, {row[s]['grid']} | {row[s]['error']:.2e}" for s in ("ours", "theirs")]
-            lines.append(f"| {row['budget']} | {best[0]} | {best[1]} | {row['ratio']:.2f} |")
-        if "pairs" in found:
-            worst = max(found["pairs"].items(), key=lambda item: item[1])
-            lines += ["", f"the same solver on the same grid: at most {worst[1]:.1e} apart ({worst[0]})"]
-    return "\n".join(lines)
-
-
-def plot(result: dict[str, Any]) -> bytes:
-    """A panel for each case: all points of both sides, and both fronts."""
-    from matplotlib.figure import Figure
-
-    count = len(result["cases"])
-    figure = Figure(figsize=(3.6 * min(count, 3), 3.2 * math.ceil(count / 3)), layout="constrained")
-    panels = figure.subplots(math.ceil(count / 3), min(count, 3), squeeze=False).flat
-    for axes, (name, found) in zip(panels, result["cases"].items(), strict=False):
-        for side, colour in (("diffusers", "C1"), ("jaxdiff", "C0")):
-            points = found.get(side, [])
-            axes.plot([p["nfe"] for p in points], [p["error"] for p in points], ".", ms=2, color=colour, alpha=0.3)
-            best = front(points) if points else []
-            axes.plot([p["nfe"] for p in best], [p["error"] for p in best], "-o", ms=3, color=colour, label=side)
-        axes.set(xscale="log", yscale="log", title=name, xlabel="network evaluations", ylim=(found["floor"] / 2, 3))
-        axes.grid(color="0.92")
-    figure.axes[0].legend()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
 
 
 def main() -> None:
@@ -213,13 +150,11 @@ def main() -> None:
         peer, cases = arguments.peer == "diffusers", {}
         for seed in SEEDS:
             denoise = mixture(seed).denoiser(process().schedule)
-            cases[f"mixture {seed}"] = case(denoise, (DIMENSIONS,), rms, f"mixture {seed}", peer)
+            cases[f"mixture {seed}"] = case(denoise, (DIMENSIONS,), rms, f"mixture {seed}", COUNT, peer)
         if arguments.run:
             denoise, shape = of_run(arguments.run)
-            cases["network"] = case(denoise, shape, typical, "network", peer)
-        about = {"hardware": describe_devices(jax.devices()[:1]), "versions": versions()}
-        about |= {"date": str(datetime.date.today())}
-        result = {"about": about, "summary": summary(cases) if peer else [], "cases": cases}
+            cases[NETWORK] = case(denoise, shape, typical, NETWORK, PICTURES, peer)
+        result = {"about": about(), "summary": summary(cases) if peer else [], "cases": cases}
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(result, separators=(",", ":")).replace('{"solver"', '\n{"solver"') + "\n")
     result = json.loads(arguments.json.read_text())

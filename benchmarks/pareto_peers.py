@@ -14,6 +14,7 @@ import torch
 
 from benchmarks.peer_schedulers import Denoised, path
 from benchmarks.subjects import process
+from benchmarks.timing import repeated, spread
 from jaxdiff import sample, solvers
 
 X0 = {"prediction_type": "sample"}
@@ -21,9 +22,10 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "DDIM": ("DDIMScheduler", {**X0, "clip_sample": False}),
     "Euler": ("EulerDiscreteScheduler", X0),
     "Heun": ("HeunDiscreteScheduler", X0),
-    "KDPM2": ("KDPM2DiscreteScheduler", X0),
+    "KDPM2": ("KDPM2DiscreteScheduler", {}),
     "LMS": ("LMSDiscreteScheduler", X0),
     "PNDM": ("PNDMScheduler", {}),
+    "PLMS": ("PNDMScheduler", {"skip_prk_steps": True}),
     "DPM++ 2M": ("DPMSolverMultistepScheduler", X0),
     "DPM++ 2M, heun": ("DPMSolverMultistepScheduler", {**X0, "solver_type": "heun"}),
     "DPM++ 3M": ("DPMSolverMultistepScheduler", {**X0, "solver_order": 3}),
@@ -71,6 +73,20 @@ def made(kind: str, options: dict[str, Any], steps: int) -> Any:
     return scheduler
 
 
+def fitting(make: Callable[[int], Any], budget: int) -> Any:
+    """The scheduler of the most steps that calls the network at most `budget` times; None where there is none."""
+    steps, found = budget, make(budget)
+    while found is None or len(found.timesteps) > budget:
+        if steps <= max(1, budget // 2 - 1):
+            return None
+        # Calls grow about linearly with steps; a number of steps that does not work is left out.
+        steps = min(steps - 1, steps if found is None else steps * budget // len(found.timesteps))
+        found = make(steps)
+    while (more := make(steps + 1)) is not None and len(more.timesteps) <= budget and steps < budget:
+        steps, found = steps + 1, more
+    return found
+
+
 def asked(denoise: Any) -> Denoised:
     """Our denoiser on DDPM's table as one of PyTorch's tensors at any scale: x / sqrt(alpha^2 + sigma^2) is on it."""
     schedule = process().schedule
@@ -91,17 +107,29 @@ def points(
     for (name, (kind, options)), (spacing, more), budget in itertools.product(
         SCHEDULERS.items(), SPACINGS.items(), budgets
     ):
-        make = functools.partial(made, kind, {**options, **more})
-        fitting = ((s, len(s.timesteps)) for n in range(budget, budget // 2 - 1, -1) if n and (s := make(n)))
-        scheduler, calls = next(((s, n) for s, n in fitting if n <= budget), (None, 0))
+        scheduler = fitting(functools.partial(made, kind, {**options, **more}), budget)
         if scheduler is None:
             continue
         try:
             out = path(scheduler, denoised, torch.from_numpy(np.array(x)) * scheduler.init_noise_sigma)[-1]
-        except (ValueError, IndexError, RuntimeError):
+        except (ValueError, IndexError):
             continue  # an order that so few steps do not carry
-        found.append({"solver": name, "grid": spacing, "nfe": calls, "error": error(out.numpy())})
+        found.append({"solver": name, "grid": spacing, "nfe": len(scheduler.timesteps), "error": error(out.numpy())})
     return found
+
+
+def timed(denoise: Any, x: np.ndarray, points: list[dict[str, Any]], repeats: int) -> None:
+    """Put the `seconds` of diffusers' points into them, warmed up."""
+    denoised, start = asked(denoise), torch.from_numpy(np.array(x))
+    for point in points:
+        kind, options = SCHEDULERS[point["solver"]]
+        scheduler = fitting(functools.partial(made, kind, options | SPACINGS[point["grid"]]), point["nfe"])
+
+        def run(scheduler: Any = scheduler) -> torch.Tensor:
+            scheduler.set_timesteps(scheduler.num_inference_steps)
+            return path(scheduler, denoised, start * scheduler.init_noise_sigma)[-1]
+
+        point["seconds"] = spread(repeated(run, repeats))["median"]
 
 
 def pairs(denoise: Any, x: np.ndarray, steps: int = 10) -> dict[str, float]:

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.test_util import check_grads
 
 from jaxdiff.networks import MLP, DiT, UNet, functional
-from jaxdiff.networks.attention import SelfAttention
+from jaxdiff.networks.attention import SelfAttention, attend
 from jaxdiff.networks.block import Block
 from jaxdiff.networks.dropout import dropout
 from jaxdiff.networks.embeddings import time_features
@@ -345,3 +345,28 @@ def test_unet_on_patches_keeps_the_size_and_differs_only_in_cost():
     params = init(jax.random.key(1))
     assert params["stem"]["kernel"].shape == (3, 3, 4, 8)
     np.testing.assert_array_equal(apply(params, x, jnp.float32(0.5)), jnp.zeros_like(x))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_and_its_gradients_are_jaxs_own(dtype, causal):
+    q, k, v = (jax.random.normal(jax.random.key(i), (2, n, 3, 8)) for i, n in enumerate((5, 7, 7)))
+    mask = jnp.tri(5, 7, 2, dtype=bool) if causal else None
+    narrow = lambda a: a.astype(dtype)
+    theirs = partial(jax.nn.dot_product_attention, mask=None if mask is None else mask[None, None])
+    ours = lambda *args: attend(*args, mask)
+    exact = dtype == jnp.float32
+    near = lambda a, b, atol: np.testing.assert_allclose(a, b, rtol=0, atol=atol)
+    out = ours(narrow(q), narrow(k), narrow(v))
+    assert out.dtype == dtype
+    near(out.astype(jnp.float32), theirs(q, k, v), 1e-5 if exact else 0.03)
+    loss = lambda f: lambda *args: jnp.square(f(*map(narrow, args)).astype(jnp.float32)).sum()
+    for mine, other in zip(*(jax.grad(loss(f), (0, 1, 2))(q, k, v) for f in (ours, theirs)), strict=True):
+        near(mine, other, 1e-4 if exact else 0.1)
+    _, slope = jax.jvp(ours, (q, k, v), (q, k, v))
+    near(slope, jax.jvp(theirs, (q, k, v), (q, k, v))[1], 1e-4)
+
+
+def test_attention_survives_scores_beyond_the_range_of_the_exponential():
+    q = jnp.full((1, 2, 1, 4), 1e4)
+    assert jnp.isfinite(attend(q, q, q)).all()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import compile as compilation
-from benchmarks import overhead, pareto, scaling, throughput, train
+from benchmarks import overhead, pareto, pareto_fronts, scaling, throughput, train
 from benchmarks.ceilings import SIDE, convolution_flops
 from benchmarks.subjects import CONFIGS, subject
 from benchmarks.timing import compiled, repeated, spread
@@ -79,15 +79,15 @@ def test_throughput_refuses_what_cannot_be_raced(capsys, monkeypatch):
 def test_a_front_and_the_evaluations_it_needs():
     point = lambda nfe, error: {"nfe": nfe, "error": error}
     points = [point(4, 1.0), point(8, 0.25), point(8, 0.5), point(16, 0.3), point(16, 0.0625), point(5, float("nan"))]
-    assert pareto.front(points) == [point(4, 1.0), point(8, 0.25), point(16, 0.0625)]
+    assert pareto_fronts.front(points) == [point(4, 1.0), point(8, 0.25), point(16, 0.0625)]
     for error, nfe in ((2.0, 4), (1.0, 4), (0.25, 8), (0.125, 8 * 2**0.5), (0.01, float("inf"))):
-        assert pareto.needed(points, error) == pytest.approx(nfe)
+        assert pareto_fronts.needed(points, error) == pytest.approx(nfe)
     # Errors fall as nfe^-2, and the other side's are 4 times ours: it needs twice as many.
     ours, theirs = ([point(n, scale * n**-2.0) for n in pareto.BUDGETS] for scale in (1.0, 4.0))
-    rows = pareto.compare(ours, theirs)
+    rows = pareto_fronts.compare(ours, theirs)
     assert [row["budget"] for row in rows] == list(pareto.BUDGETS)
     assert all(row["ratio"] == pytest.approx(0.5, abs=1e-6) for row in rows if row["budget"] >= 8)
-    assert all(row["ratio"] == pytest.approx(2) for row in pareto.compare(theirs, ours) if row["budget"] <= 50)
+    assert all(row["ratio"] == pytest.approx(2) for row in pareto_fronts.compare(theirs, ours) if row["budget"] <= 50)
 
 
 def test_mixtures_of_the_pareto_benchmark_are_unlike_and_of_about_unit_variance():
