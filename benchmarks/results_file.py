@@ -1,7 +1,8 @@
-"""What a benchmark's JSON says of where and when it was measured, and how it is written."""
+"""What a benchmark's JSON says of how, where and when it was measured, and how it is written."""
 
 import datetime
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,18 @@ from experiments.hardware import describe_devices, versions
 
 
 def about(devices: Sequence[jax.Device] | None = None) -> dict[str, Any]:
-    """`{hardware, versions, date}`; of the first device by default."""
+    """`{command, hardware, versions, date}`; of the first device by default."""
     hardware = describe_devices(jax.devices()[:1] if devices is None else devices)
-    return {"hardware": hardware, "versions": versions(), "date": str(datetime.date.today())}
+    return {"command": command(), "hardware": hardware, "versions": versions(), "date": str(datetime.date.today())}
+
+
+def command() -> str:
+    """What was typed, but for where the JSON went."""
+    words = sys.argv[1:]
+    if "--json" in words:
+        place = words.index("--json")
+        words = words[:place] + words[place + 2 :]
+    return " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *words])
 
 
 def write(path: Path | None, result: dict[str, Any]) -> None:

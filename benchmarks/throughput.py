@@ -142,7 +142,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         say("ceilings of PyTorch")
         model = peers.network(CONFIGS[arguments.network])
         arrays = peers.arrays(model)
-    given = subject(arguments.network, arguments.precision, arrays) if named else of_run(arguments.network)
+    given = (
+        subject(arguments.network, arguments.precision, arrays, flash=arguments.flash)
+        if named
+        else of_run(arguments.network)
+    )
     if peer:
         grid = jnp.asarray(peers.times(arguments.solver, arguments.steps))
     else:
@@ -203,6 +207,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="over all devices; %(default)s")
     parser.add_argument("--steps", type=int, default=10, help="%(default)s")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="%(default)s")
+    parser.add_argument("--flash", action="store_true", help="attend by cuDNN's kernel; on a GPU, in bfloat16")
     parser.add_argument("--devices", type=int, default=1, help="%(default)s")
     parser.add_argument("--peer", choices=("diffusers", "none"), help="default: diffusers where it can race")
     parser.add_argument("--repeats", type=int, default=5, help="timed calls after two that warm up; %(default)s")

@@ -18,7 +18,9 @@ class Program:
     Attributes:
         run: the program, called with the arrays that it was compiled for.
         lower_seconds, compile_seconds: tracing to StableHLO, and XLA.
-        flops, bytes: of one call, as the compiler counts them; the body of a loop counts once.
+        flops: of one call, counted before XLA replaces convolutions and products by a library's calls, which it does
+            not count; the body of a loop counts once.
+        bytes: of one call, as the compiler counts them after fusion.
         memory: bytes of arguments, results and temporaries together, at their peak.
     """
 
@@ -37,14 +39,14 @@ def compiled(function: Any, *args: Any, **kwargs: Any) -> Program:
     traced = time.perf_counter()
     program = lowered.compile()
     done = time.perf_counter()
-    cost, memory = program.cost_analysis() or {}, program.memory_analysis()
+    counted, cost, memory = lowered.cost_analysis() or {}, program.cost_analysis() or {}, program.memory_analysis()
     parts = ("argument", "output", "temp")
     size = sum(getattr(memory, f"{part}_size_in_bytes") for part in parts) if memory else 0
     return Program(
         run=program,
         lower_seconds=traced - began,
         compile_seconds=done - traced,
-        flops=float(cost.get("flops", 0.0)),
+        flops=float(counted.get("flops", 0.0)),
         bytes=float(cost.get("bytes accessed", 0.0)),
         memory=size - (memory.alias_size_in_bytes if memory else 0),
     )

@@ -31,9 +31,9 @@ from jaxdiff import TrainState, make_step
 PICTURES = 4096  # in memory, of which batches are made
 
 
-def ours(name: str, precision: str, batch: int, repeats: int, say: Progress) -> dict[str, Any]:
+def ours(name: str, precision: str, batch: int, repeats: int, flash: bool, say: Progress) -> dict[str, Any]:
     """Seconds of a step, of its forward pass alone, and of making a batch."""
-    given = subject(name, precision)
+    given = subject(name, precision, flash=flash)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-4, weight_decay=0.0))
     step = jax.jit(make_step(given.process, given.apply, optimizer), donate_argnums=0)
     draw = np.random.default_rng(0)
@@ -70,11 +70,11 @@ def ours(name: str, precision: str, batch: int, repeats: int, say: Progress) -> 
     return found
 
 
-def measure(name: str, precision: str, batch: int, repeats: int, peer: bool) -> dict[str, Any]:
+def measure(name: str, precision: str, batch: int, repeats: int, peer: bool, flash: bool) -> dict[str, Any]:
     say = Progress(f"training of {name}", 4 + 3 * peer)
     result: dict[str, Any] = {"ceilings": {"jax": ceilings.measure(precision)}}
     say("ceilings of the device")
-    result["jaxdiff"] = ours(name, precision, batch, repeats, say)
+    result["jaxdiff"] = ours(name, precision, batch, repeats, flash, say)
     if peer:
         from benchmarks import peers
 
@@ -127,6 +127,7 @@ def main() -> None:
     parser.add_argument("--network", choices=CONFIGS, default="unet-small", help="%(default)s")
     parser.add_argument("--batch", type=int, default=16, help="%(default)s")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="%(default)s")
+    parser.add_argument("--flash", action="store_true", help="attend by cuDNN's kernel; on a GPU, in bfloat16")
     parser.add_argument("--peer", choices=("torch", "none"), help="default: torch where it is installed")
     parser.add_argument("--repeats", type=int, default=7, help="timed steps after two that warm up; %(default)s")
     parser.add_argument("--json", type=Path, help="where to write the figures; nowhere by default")
@@ -138,12 +139,13 @@ def main() -> None:
         parser.error("--peer torch needs PyTorch and diffusers: pip install .[bench]")
     peer = there and arguments.peer != "none"
     about: dict[str, Any] = {"network": arguments.network, "batch": arguments.batch, "precision": arguments.precision}
+    about["flash"] = arguments.flash
     about |= made_on()
     if peer:
         from benchmarks import peers
 
         about["versions"] |= peers.versions()
-    found = measure(arguments.network, arguments.precision, arguments.batch, arguments.repeats, peer)
+    found = measure(arguments.network, arguments.precision, arguments.batch, arguments.repeats, peer, arguments.flash)
     result = {"about": about, **found}
     print(table(result))
     write(arguments.json, result)

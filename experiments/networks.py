@@ -66,6 +66,8 @@ class UNet:
     dropout: float = 0.0
     dtype: Dtype = "float32"
     """Precision of the computation; parameters stay float32."""
+    flash: bool = False
+    """Attend by cuDNN's fused kernel on GPUs; with --network.dtype bfloat16."""
     remat: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
 
@@ -87,6 +89,8 @@ class DiT:
     """Rotary instead of sin-cos positions."""
     dtype: Dtype = "float32"
     """Precision of the computation; parameters stay float32."""
+    flash: bool = False
+    """Attend by cuDNN's fused kernel on GPUs; with --network.dtype bfloat16."""
     remat: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
 

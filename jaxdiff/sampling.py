@@ -92,6 +92,7 @@ def sample(
     elif x0 is not None:
         x, _ = process.corrupt(noise_source.fold(keys, _PRIOR), x0, grid[0])
     source = noise_source.fold(keys, _STEPS) if noise is None else noise
+    process, denoise = _prepared(process), _prepared(denoise)
 
     def body(carry, i):
         t, s = grid[i], grid[i + 1]
@@ -114,6 +115,12 @@ def batch_size(spec: Spec | None, x: Data | None, x0: Data | None) -> int:
             "data with noise)"
         )
     return jax.tree.leaves((spec, x, x0))[0].shape[0]
+
+
+def _prepared(tree: Any) -> Any:
+    """With whatever its parts derive from their numbers alone derived here, before the loop (see `FromBetas`)."""
+    can = lambda part: hasattr(part, "prepared")
+    return jax.tree.map(lambda part: part.prepared() if can(part) else part, tree, is_leaf=can)
 
 
 def _calls(solver: Solver, state: Any, grid: Float[Array, " N"]) -> Int[Array, ""]:

@@ -370,3 +370,24 @@ def test_attention_and_its_gradients_are_jaxs_own(dtype, causal):
 def test_attention_survives_scores_beyond_the_range_of_the_exponential():
     q = jnp.full((1, 2, 1, 4), 1e4)
     assert jnp.isfinite(attend(q, q, q)).all()
+
+
+def test_flash_attention_is_refused_where_cudnn_does_not_take_it_and_changes_nothing_without_a_gpu():
+    make = lambda **options: SelfAttention(16, 2, **options, rngs=nnx.Rngs(0))
+    for options in ({}, {"dtype": jnp.float32}):
+        with pytest.raises(ValueError, match="flash attention needs dtype bfloat16"):
+            make(flash=True, **options)
+    with pytest.raises(ValueError, match="flash attention needs"):
+        DiT((4, 4, 1), width=16, heads=4, flash=True, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (2, 5, 16))
+    if jax.default_backend() != "gpu":
+        plain, flash = (make(flash=flash, dtype=jnp.bfloat16) for flash in (False, True))
+        assert (plain(x) == flash(x)).all()
+
+
+@pytest.mark.gpu
+def test_flash_attention_is_near_attention_in_single_precision():
+    q, k, v = (jax.random.normal(jax.random.key(i), (2, 64, 4, 32), jnp.bfloat16) for i in range(3))
+    flash = jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+    wide = attend(*(a.astype(jnp.float32) for a in (q, k, v)))
+    np.testing.assert_allclose(flash.astype(jnp.float32), wide, rtol=0, atol=0.03)

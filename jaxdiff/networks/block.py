@@ -63,6 +63,7 @@ class Block(nnx.Module):
         heads: attention heads, a divisor of width.
         hidden: hidden units of the MLP.
         qk_norm: RMS-normalise queries and keys.
+        flash: see `SelfAttention`.
         context: features of a sequence that is attended to between attention and MLP, 0 for none.
         steered: whether there is an embedding; then it must be given, and else None.
         rate, site: dropout probability of both branches, and its numbers `site` and `site + 1`.
@@ -76,6 +77,7 @@ class Block(nnx.Module):
         *,
         hidden: int,
         qk_norm: bool,
+        flash: bool = False,
         context: int = 0,
         steered: bool = True,
         rate: float | int = 0.0,
@@ -87,7 +89,7 @@ class Block(nnx.Module):
         self.rate, self.site, self.mlp_epsilon = rate, site, mlp_epsilon
         linear = lambda: Linear(width, 6 * width, zero=True, dtype=dtype, rngs=rngs)
         self.modulation = linear() if steered else Scales(width, count=2)
-        self.attention = SelfAttention(width, heads, qk_norm=qk_norm, dtype=dtype, rngs=rngs)
+        self.attention = SelfAttention(width, heads, qk_norm=qk_norm, flash=flash, dtype=dtype, rngs=rngs)
         self.context = CrossAttention(width, heads, context, dtype=dtype, rngs=rngs) if context else None
         self.first = Linear(width, hidden, dtype=dtype, rngs=rngs)
         self.last = Linear(hidden, width, dtype=dtype, rngs=rngs)

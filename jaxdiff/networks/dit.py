@@ -46,11 +46,13 @@ class DiT(nnx.Module):
         two_times: accept a second time s.
         out_channels: channels of the output, C by default.
         dtype: compute dtype; parameters, embeddings, statistics, softmax and the output are float32.
+        flash: attend by cuDNN's fused kernel on GPUs, in half precision; without forward-mode derivatives there.
         remat: recompute each block in the backward pass instead of storing it.
         rngs: where the initial parameters come from.
 
     Raises:
-        ValueError: a width that `heads` or the positions do not divide; a dropout probability outside [0, 1).
+        ValueError: a width that `heads` or the positions do not divide; a dropout probability outside [0, 1); `flash`
+            with a dtype or heads that cuDNN does not take.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class DiT(nnx.Module):
         two_times: bool = False,
         out_channels: int | None = None,
         dtype: DTypeLike = jnp.float32,
+        flash: bool = False,
         remat: bool = False,
         rngs: nnx.Rngs,
     ):
@@ -93,7 +96,7 @@ class DiT(nnx.Module):
         inputs = shape[-1] * (2 if clocks else 1) + image_features
         self.stem = Linear(patch**2 * inputs, width, dtype=dtype, rngs=rngs)
         kind = {"hidden": int(mlp_ratio * width), "qk_norm": qk_norm, "mlp_epsilon": mlp_epsilon, "rate": dropout}
-        kind["context"] = context_features
+        kind |= {"context": context_features, "flash": flash}
         self.blocks = nnx.List([Block(width, heads, **kind, site=2 * i, dtype=dtype, rngs=rngs) for i in range(depth)])
         self.modulation = Linear(width, 2 * width, zero=True, dtype=dtype, rngs=rngs)
         self.out = Linear(width, patch**2 * (out_channels or shape[-1]), zero=True, dtype=dtype, rngs=rngs)

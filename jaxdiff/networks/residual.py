@@ -51,6 +51,7 @@ class Residual(nnx.Module):
         site: number of its dropout in the network.
         additive: add the embedding before the second norm, instead of scaling and shifting after it.
         scale: factor of the sum of a branch and what it is added to.
+        flash: see `SelfAttention`.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Residual(nnx.Module):
         site: int,
         additive: bool = False,
         scale: float | int = math.sqrt(0.5),
+        flash: bool = False,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
@@ -79,7 +81,8 @@ class Residual(nnx.Module):
         self.last = Conv(outputs, outputs, circular=circular, zero=True, dtype=dtype, rngs=rngs)
         self.skip = Linear(inputs, outputs, dtype=dtype, rngs=rngs) if inputs != outputs else None
         self.attention_norm = norm(outputs) if heads else None
-        self.attention = SelfAttention(outputs, heads, zero=True, dtype=dtype, rngs=rngs) if heads else None
+        kind = {"zero": True, "flash": flash, "dtype": dtype}
+        self.attention = SelfAttention(outputs, heads, **kind, rngs=rngs) if heads else None
         asks = heads > 0 and context > 0
         self.context_norm = norm(outputs) if asks else None
         self.context = CrossAttention(outputs, heads, context, dtype=dtype, rngs=rngs) if asks else None

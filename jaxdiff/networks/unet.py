@@ -58,12 +58,13 @@ class UNet(nnx.Module):
         two_times: accept a second time s.
         out_channels: channels of the output, C by default.
         dtype: compute dtype; parameters, embeddings, statistics, softmax and the output are float32.
+        flash: attend by cuDNN's fused kernel on GPUs, in half precision; without forward-mode derivatives there.
         remat: recompute each block in the backward pass instead of storing it.
         rngs: where the initial parameters come from.
 
     Raises:
         ValueError: a W that is `circular` and would need padding; head_dim does not divide the channels of a level that
-            attends; a dropout probability outside [0, 1).
+            attends; a dropout probability outside [0, 1); `flash` with a dtype or heads that cuDNN does not take.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class UNet(nnx.Module):
         two_times: bool = False,
         out_channels: int | None = None,
         dtype: DTypeLike = jnp.float32,
+        flash: bool = False,
         remat: bool = False,
         rngs: nnx.Rngs,
     ):
@@ -115,7 +117,7 @@ class UNet(nnx.Module):
         options = {"circular": circular, "dtype": dtype, "rngs": rngs}
         self.stem = Conv(patch**2 * inputs, channels, **options)
         norm = partial(GroupNorm, groups=groups, least=group_channels, epsilon=epsilon)
-        kind = {"embedding": features, "norm": norm, "additive": additive, "scale": residual_scale}
+        kind = {"embedding": features, "norm": norm, "additive": additive, "scale": residual_scale, "flash": flash}
         residual = partial(Residual, **kind, context=context_features, rate=dropout, **options)
         heights = [self.padded[0] // patch >> level for level in range(len(multipliers))]
         wide = [channels * multiplier for multiplier in multipliers]

@@ -45,14 +45,28 @@ class FromBetas:
         """Square roots of betas in equal steps: the table of Stable Diffusion 1 and 2 (arXiv 2112.10752, its code)."""
         return cls(betas=(np.linspace(first**0.5, last**0.5, steps) ** 2).astype(np.float32))
 
-    def _table(self) -> Float[Array, " entries"]:
-        """log alpha at t = 0, 1/K, ..., 1."""
+    def prepared(self) -> "_Cumulated":
+        """The same schedule, its cumulative sums taken: `sample` does that once, not in every step."""
         steps = 0.5 * jnp.log1p(-jnp.asarray(self.betas))
-        return jnp.concatenate([jnp.zeros(1, steps.dtype), jnp.cumsum(steps)])
+        return _Cumulated(log_alpha=jnp.concatenate([jnp.zeros(1, steps.dtype), jnp.cumsum(steps)]))
+
+    def __call__(self, t: Time) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        return self.prepared()(t)
+
+    def inverse(self, logsnr: Time) -> Float[Array, "..."]:
+        """Linear interpolation of -log alpha = softplus(-logsnr) / 2 in the table; never outside [0, 1]."""
+        return self.prepared().inverse(logsnr)
+
+
+@pytree
+class _Cumulated:
+    """log alpha at t = 0, 1/K, ..., 1, and linear between."""
+
+    log_alpha: Float[Array, " entries"]
 
     def __call__(self, t: Time) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         t = jnp.asarray(t)
-        table, last = self._table(), self.betas.shape[0]
+        table, last = self.log_alpha, self.log_alpha.shape[0] - 1
         # Round to the nearest entry: t = k / K is exact there although k / K * K need not be k in floating point.
         near = jnp.clip(jnp.round(t * last), 0, last)
         # The rounding error alone is taken off, so that the derivative stays that of t * K.
@@ -68,7 +82,6 @@ class FromBetas:
         return jnp.exp(log_alpha), root_of_noise(log_alpha)
 
     def inverse(self, logsnr: Time) -> Float[Array, "..."]:
-        """Linear interpolation of -log alpha = softplus(-logsnr) / 2 in the table; never outside [0, 1]."""
         wanted = 0.5 * jax.nn.softplus(-jnp.asarray(logsnr))
-        table = -self._table()
-        return jnp.interp(wanted, table, jnp.linspace(0.0, 1.0, table.shape[0], dtype=table.dtype))
+        times = jnp.linspace(0.0, 1.0, self.log_alpha.shape[0], dtype=self.log_alpha.dtype)
+        return jnp.interp(wanted, -self.log_alpha, times)

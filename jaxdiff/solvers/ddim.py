@@ -46,5 +46,5 @@ class DDIM:
         kept, all_of_it = alpha_t * sigma_s, alpha_s * sigma_t
         fresh = (all_of_it - kept) * (all_of_it + kept) / jnp.where(kept < all_of_it, all_of_it, 1.0) ** 2
         share = jnp.where(kept < all_of_it, self.eta**2 * fresh, 0.0)
-        x_s = noise.add(keys, alpha_s * x0 + sigma_s * jnp.sqrt(1 - share) * eps, sigma_s * jnp.sqrt(share))
-        return jnp.where(sigma_s == 0, x0, x_s), state
+        mean = jnp.where(sigma_s == 0, x0, alpha_s * x0 + sigma_s * jnp.sqrt(1 - share) * eps)
+        return noise.add(keys, mean, sigma_s * jnp.sqrt(share)), state
