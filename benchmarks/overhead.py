@@ -6,7 +6,8 @@
 The denoiser is half of x, in both. Microseconds a step: a whole run of `--steps`, compiled, warmed up and waited for,
 over its steps; median and quartiles of `--repeats` runs. Stochastic solvers draw their noise, so they are measured
 with each of JAX's generators: keys of `threefry2x32` (the default) give the same numbers on every device and layout,
-those of `rbg` and `unsafe_rbg` do not promise it. JAX, Flax and Optax are enough.
+those of `rbg` and `unsafe_rbg` do not promise it. k-diffusion's samplers (its ancestral Euler for `ancestral`) run
+beside diffusers' where `make test` has installed them. JAX, Flax and Optax are enough.
 """
 
 import argparse
@@ -48,15 +49,22 @@ def ours(solver: str, generator: str, shape: tuple[int, ...], steps: int, repeat
     return {key: 1e6 * value / steps for key, value in spread(seconds).items()}
 
 
-def theirs(solver: str, shape: tuple[int, ...], steps: int, repeats: int) -> dict[str, float]:
+def theirs(solver: str, shape: tuple[int, ...], steps: int, repeats: int) -> dict[str, dict[str, float] | None]:
+    """Of both peers; None where one has no such sampler or is not installed."""
     import torch
 
-    from benchmarks import peers
+    from benchmarks import peer_k_diffusion, peers
 
     x = torch.ones(shape, device=peers.device())
-    run = peers.sampler(lambda x, k: 0.5 * x, solver, steps)
-    _, seconds, _ = peers.repeated(lambda: run(x), repeats)
-    return {key: 1e6 * value / steps for key, value in spread(seconds).items()}
+    runs = {"diffusers": peers.sampler(lambda x, k: 0.5 * x, solver, steps), "k-diffusion": None}
+    if peer_k_diffusion.installed():
+        runs["k-diffusion"] = peer_k_diffusion.sampler(solver, steps)
+    found: dict[str, dict[str, float] | None] = dict.fromkeys(runs)
+    for name, run in runs.items():
+        if run is not None:
+            _, seconds, _ = peers.repeated(lambda run=run: run(x), repeats)
+            found[name] = {key: 1e6 * value / steps for key, value in spread(seconds).items()}
+    return found
 
 
 def measure(shape: tuple[int, ...], steps: int, repeats: int, peer: bool) -> list[dict[str, Any]]:
@@ -64,26 +72,30 @@ def measure(shape: tuple[int, ...], steps: int, repeats: int, peer: bool) -> lis
     rows = []
     say = Progress("overhead", len(SOLVERS) * (1 + peer) + 2)
     for solver in SOLVERS:
-        other = theirs(solver, shape, steps, repeats) if peer else None
+        others = theirs(solver, shape, steps, repeats) if peer else {"diffusers": None, "k-diffusion": None}
+        other = others["diffusers"]
         if peer:
-            say(f"diffusers, {solver}")
+            say(f"PyTorch, {solver}")
         for generator in GENERATORS if solver in STOCHASTIC else GENERATORS[:1]:
             mine = ours(solver, generator, shape, steps, repeats)
             ratio = other["median"] / mine["median"] if other else None
             drawn = generator if solver in STOCHASTIC else None
-            rows.append({"solver": solver, "generator": drawn, "jaxdiff": mine, "diffusers": other, "ratio": ratio})
+            rows.append({"solver": solver, "generator": drawn, "jaxdiff": mine, **others, "ratio": ratio})
             say(f"{solver}, {generator}")
     return rows
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(result: dict[str, Any]) -> str:
     """Markdown, microseconds a step."""
-    lines = ["| solver | jaxdiff, us a step | diffusers | ratio |", "|---|---|---|---|"]
+    lines = ["| solver | jaxdiff, us a step | diffusers | ratio | k-diffusion |", "|---|---|---|---|---|"]
     number = lambda found: "-" if found is None else f"{found['median']:.0f} ({found['q1']:.0f}-{found['q3']:.0f})"
-    for row in rows:
+    for row in result["rows"]:
         name = row["solver"] + (f", {row['generator']}" if row["generator"] else "")
         ratio = "-" if row["ratio"] is None else f"{row['ratio']:.1f}"
-        lines.append(f"| {name} | {number(row['jaxdiff'])} | {number(row['diffusers'])} | {ratio} |")
+        lines.append(
+            f"| {name} | {number(row['jaxdiff'])} | {number(row['diffusers'])} | {ratio} "
+            f"| {number(row.get('k-diffusion'))} |"
+        )
     return "\n".join(lines)
 
 
@@ -110,8 +122,9 @@ def main() -> None:
         from benchmarks import peers
 
         about["versions"] |= peers.versions()
-    print(table(rows))
-    write(arguments.json, {"about": about, "rows": rows})
+    result = {"about": about, "rows": rows}
+    print(table(result))
+    write(arguments.json, result)
 
 
 if __name__ == "__main__":

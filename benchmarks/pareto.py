@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.pareto_fronts import BUDGETS, Point, best_grids, compare, front, plot, summary, tabulate
+from benchmarks.pareto_fronts import BUDGETS, Point, best_grids, compare, front, plot, summary, table
 from benchmarks.progress import Progress
 from benchmarks.results_file import about
 from benchmarks.solver_errors import DETERMINISTIC, steps_within
@@ -69,9 +69,9 @@ def ours(denoise: Any, x: jax.Array, error: Callable[[Any], float], say: Progres
     """A point for each solver, grid and budget."""
     found, all_times = [], tables()
     for name, solver in SOLVERS.items():
-        for (grid, table), budget in itertools.product(all_times.items(), BUDGETS):
-            if steps := steps_within(solver, budget, table):
-                out, info = run(jax.random.key(0), process(), denoise, solver, table[steps - 1], x=x)
+        for (grid, times), budget in itertools.product(all_times.items(), BUDGETS):
+            if steps := steps_within(solver, budget, times):
+                out, info = run(jax.random.key(0), process(), denoise, solver, times[steps - 1], x=x)
                 found.append({"solver": name, "grid": grid, "nfe": int(info.nfe), "error": error(out)})
         say(name)
     return found
@@ -142,7 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", help="directory of a finished run on pictures; none: the mixtures alone")
     parser.add_argument("--peer", choices=("diffusers", "none"), default="diffusers", help="%(default)s")
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/pareto.json"), help="%(default)s")
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/cpu/pareto.json"), help="%(default)s")
     parser.add_argument("--plot", type=Path, default=Path("docs/pictures/pareto.png"), help="%(default)s")
     parser.add_argument("--redraw", action="store_true", help="measure nothing: tables and plot from the JSON")
     arguments = parser.parse_args()
@@ -154,12 +154,15 @@ def main() -> None:
         if arguments.run:
             denoise, shape = of_run(arguments.run)
             cases[NETWORK] = case(denoise, shape, typical, NETWORK, PICTURES, peer)
-        result = {"about": about(), "summary": summary(cases) if peer else [], "cases": cases}
+        made_on = about()
+        if peer:
+            made_on["versions"] |= importlib.import_module("benchmarks.peers").versions()
+        result = {"about": made_on, "summary": summary(cases) if peer else [], "cases": cases}
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(result, separators=(",", ":")).replace('{"solver"', '\n{"solver"') + "\n")
     result = json.loads(arguments.json.read_text())
     arguments.plot.write_bytes(plot(result))
-    print(tabulate(result))
+    print(table(result))
 
 
 if __name__ == "__main__":

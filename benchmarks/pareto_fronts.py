@@ -66,7 +66,7 @@ def summary(cases: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def tabulate(result: dict[str, Any]) -> str:
+def table(result: dict[str, Any]) -> str:
     """Markdown: the summary, then each case's best at each budget."""
     lines = ["| evaluations | ours / theirs at equal error, median over mixtures | range |", "|---|---|---|"]
     lines += [f"| {r['budget']} | {r['median']:.2f} | {r['low']:.2f} to {r['high']:.2f} |" for r in result["summary"]]

@@ -35,6 +35,7 @@ TEXTS = ["text_char", "mask", "uniform", "block16", "block1"]
 DRAWN = {  # name: runs it needs, commands with {runs} and {data}, and its pictures: from a run, or drawn in their place
     "digits": (["digits"], ["experiments.sample {runs}/digits"], {"digits.png": "digits/samples.png"}),
     "solvers": (["digits"], ["benchmarks.solvers --run {runs}/digits"], {"solvers.png": None}),
+    "pareto": (["digits"], ["benchmarks.pareto --run {runs}/digits"], {"pareto.png": None}),
     "text": (
         TEXTS,
         [" ".join(["benchmarks.text", *(f"{{runs}}/{name}" for name in TEXTS), "--samples 32 --repeats 2 --draws 16"])],

@@ -4,40 +4,15 @@ k-diffusion works in sigma, with alpha = 1: that is the EDM schedule. Its `sampl
 `sample_dpm_adaptive`, `sample_dpmpp_2s_ancestral` with noise and Euler's method with churn have no counterpart here.
 """
 
-import importlib.util
-import sys
-import types
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
 from parity import SHAPE, coupled, denoised, difference, draws, ours, torch
 
+from benchmarks import peer_k_diffusion
 from jaxdiff import schedules, solvers
 
-
-def _load():
-    """k_diffusion/sampling.py alone.
-
-    The package requires torchvision, wandb and more that its samplers do not need. So the Makefile installs it without
-    dependencies, in a folder of its own: the environment's packages stay complete.
-    """
-    path = Path(sys.prefix, "k-diffusion", "k_diffusion", "sampling.py")
-    spec = importlib.util.spec_from_file_location("k_diffusion.sampling", path)
-    module = importlib.util.module_from_spec(spec)
-    utils = types.ModuleType("k_diffusion.utils")
-    utils.append_dims = lambda x, ndim: x[(...,) + (None,) * (ndim - x.ndim)]
-    package, solve = types.ModuleType("k_diffusion"), types.ModuleType("torchdiffeq")
-    package.utils, solve.odeint = utils, None  # for log_likelihood, which nobody calls
-    with pytest.MonkeyPatch.context() as patch:
-        for stub in (package, utils, solve):
-            patch.setitem(sys.modules, stub.__name__, stub)
-        spec.loader.exec_module(module)
-    return module
-
-
-sampling = _load()
+sampling = peer_k_diffusion.load()
 
 STEPS = 10
 TO_NOISE = np.geomspace(60.0, 0.05, STEPS + 1)

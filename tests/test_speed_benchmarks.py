@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import compile as compilation
-from benchmarks import overhead, pareto, pareto_fronts, scaling, throughput, train
+from benchmarks import overhead, page, pareto, pareto_fronts, scaling, throughput, train
 from benchmarks.ceilings import SIDE, convolution_flops
 from benchmarks.subjects import CONFIGS, subject
 from benchmarks.timing import compiled, repeated, spread
@@ -61,7 +61,18 @@ def test_the_overhead_of_each_solver_and_generator():
     rows = overhead.measure((2, 4, 4, 3), steps=3, repeats=2, peer=False)
     assert [row["solver"] for row in rows] == ["ddim", "euler", "dpmpp2m", "unipc", *["ancestral"] * 3]
     assert all(row["jaxdiff"]["median"] > 0 and row["diffusers"] is None for row in rows)
-    assert len(overhead.table(rows).splitlines()) == len(rows) + 2
+    assert len(overhead.table({"rows": rows}).splitlines()) == len(rows) + 2
+
+
+def test_the_page_of_benchmarks_is_that_of_the_committed_figures():
+    assert page.PAGE.read_text() == page.page(), "make it anew: python -m benchmarks.page"
+
+
+def test_the_page_says_where_the_peer_is_ahead():
+    of = lambda seconds: {"seconds": {"median": seconds}}
+    about = {"network": "dit-s", "precision": "float32"}
+    result = {"about": about, "jaxdiff": of(1.0), "diffusers": {"eager": of(2.0), "compile": of(0.8)}}
+    assert page.behind("throughput", result) == ["sampling of dit-s in float32: compile takes 0.80 of our time"]
 
 
 def test_throughput_refuses_what_cannot_be_raced(capsys, monkeypatch):
