@@ -231,8 +231,8 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
         parser.error(f"--network must be {', '.join(CONFIGS)} or the directory of a run, got {arguments.network}")
     if min(arguments.batch, arguments.steps, arguments.repeats, arguments.devices) < 1:
         parser.error("--batch, --steps, --repeats and --devices must be at least 1")
-    if arguments.devices > 1 and jax.default_backend() == "cpu":
-        jax.config.update("jax_num_cpu_devices", arguments.devices)
+    if arguments.devices > 1:
+        jax.config.update("jax_num_cpu_devices", arguments.devices)  # of CPUs alone, before anything asks for devices
     can = named and solver in ("ddim", "euler", "dpmpp2m", "unipc") and arguments.devices == 1
     if arguments.peer == "diffusers" and not can:
         parser.error("--peer diffusers races named networks by ddim, euler, dpmpp2m and unipc on one device")

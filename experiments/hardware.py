@@ -29,7 +29,9 @@ def choose_devices(wanted: int | None) -> list[jax.Device]:
 def describe_devices(devices: Sequence[jax.Device]) -> str:
     """For instance "1 x cpu (x86_64, 2 cores)" or "8 x gpu (NVIDIA H100)"."""
     device = devices[0]
-    kind = f"{platform.machine()}, {os.cpu_count()} cores" if device.platform == "cpu" else device.device_kind
+    # Those that this process may use, which a container or `taskset` may have made fewer.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    kind = f"{platform.machine()}, {cores} cores" if device.platform == "cpu" else device.device_kind
     return f"{len(devices)} x {device.platform} ({kind})"
 
 
