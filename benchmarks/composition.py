@@ -12,7 +12,6 @@ Markdown, those of docs/composition.md, and draws its picture.
 
 import argparse
 import dataclasses
-import datetime
 import io
 import json
 import os
@@ -21,10 +20,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 
+from benchmarks import results_file
 from benchmarks.composition_measures import (
     Setting,
     both_everywhere,
@@ -38,7 +37,6 @@ from benchmarks.composition_measures import (
     side_by_side,
 )
 from benchmarks.progress import Progress
-from experiments.hardware import describe_devices, versions
 from experiments.judge import train_judge
 from experiments.loading import load
 
@@ -163,12 +161,10 @@ def main() -> None:
             "steps": sampler.steps,
             "guidance_scale": arguments.scale,
             "judge_accuracy": judge.accuracy(*test),
-            "hardware": describe_devices(jax.devices()[:1]),
-            "versions": versions(),
-            "date": str(datetime.date.today()),
+            **results_file.about(),
         }
         for figures, shown in measure(setting, arguments.widths, arguments.panoramas, arguments.edits):
-            arguments.json.write_text(json.dumps({"about": about, **figures}, indent=1) + "\n")
+            results_file.write(arguments.json, {"about": about, **figures})
             arguments.picture.write_bytes(draw(shown))
     print(tables(json.loads(arguments.json.read_text())))
 

@@ -10,7 +10,6 @@ cost by themselves. Prints a table in Markdown, that of docs/conditioning.md.
 """
 
 import argparse
-import datetime
 import json
 import time
 from pathlib import Path
@@ -20,8 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import results_file
 from benchmarks.progress import Progress
-from experiments.hardware import describe_devices, versions
 from jaxdiff import Gaussian, conditioning, grids, sample, schedules, solvers
 from jaxdiff.conditioning import operators
 from jaxdiff.oracles import GaussianMixture
@@ -113,8 +112,7 @@ def measure(size: int, steps: int) -> dict[str, Any]:
                 )
                 say(f"{name}, {measurement}, {method}")
     about = {"size": size, "steps": steps, "schedule": "Cosine", "grid": "logsnr", "noise_std": NOISE}
-    about |= {"hardware": describe_devices(jax.devices()[:1]), "versions": versions()}
-    return {"about": about | {"date": str(datetime.date.today())}, "rows": rows}
+    return {"about": about | results_file.about(), "rows": rows}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -141,7 +139,7 @@ def main() -> None:
     if min(arguments.size, arguments.steps) < 2:
         parser.error(f"--size and --steps must be at least 2, got {arguments.size} and {arguments.steps}")
     if not arguments.redraw:
-        arguments.json.write_text(json.dumps(measure(arguments.size, arguments.steps), indent=1) + "\n")
+        results_file.write(arguments.json, measure(arguments.size, arguments.steps))
     print(table(json.loads(arguments.json.read_text())))
 
 

@@ -14,7 +14,6 @@ prints a table in Markdown.
 
 import argparse
 import dataclasses
-import datetime
 import itertools
 import json
 import sys
@@ -25,9 +24,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks import results_file
 from experiments import codes, pictures, recipes, reconstruction, train
 from experiments.data import Batches, Folder, Images
-from experiments.hardware import describe_devices, versions
 from experiments.info import DataInfo
 from experiments.judge import train_judge
 from experiments.latents import encoded
@@ -144,10 +143,8 @@ def judge(images: Images, arguments: argparse.Namespace) -> dict[str, Any]:
             "samples": count,
             "solver": "DPMpp2M, 20 steps",
             "judges": [judge.accuracy(test) for judge in judges],
-            "hardware": describe_devices(jax.devices()[:1]),
-            "versions": versions(),
             "checksum": images.checksum,
-            "date": str(datetime.date.today()),
+            **results_file.about(),
         },
         "codes": {
             "held-out tiles": reconstruction.compare(autoencoder, params, train_tiles, test)[1],
@@ -187,7 +184,7 @@ def main() -> None:
     for stage in arguments.stage or STAGES:
         if stage == "judge":
             result = judge(images, arguments)
-            arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+            results_file.write(arguments.json, result)
             print(table(result))
         else:
             train_stage(stage, images, arguments)

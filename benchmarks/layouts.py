@@ -9,7 +9,6 @@ docs/scaling.md in Markdown and writes benchmarks/results/layouts.json. JAX, Fla
 """
 
 import argparse
-import datetime
 import json
 import os
 import statistics
@@ -24,9 +23,8 @@ import jax
 import numpy as np
 import optax
 
-from benchmarks import collectives
+from benchmarks import collectives, results_file
 from benchmarks.progress import Progress
-from experiments.hardware import describe_devices, versions
 from jaxdiff import Gaussian, TrainState, make_step, networks, parallel, schedules
 
 SHAPE, CLASSES, BATCH = (16, 16, 3), 10, 16
@@ -201,9 +199,7 @@ def main() -> None:
                 "shape": SHAPE,
                 "optimizer": "adam, float32, one moving average beside the parameters",
                 "times": "simulated devices share the cores, with other work on them: more devices cannot be faster",
-                "hardware": describe_devices(jax.devices()),
-                "versions": versions(),
-                "date": str(datetime.date.today()),
+                **results_file.about(jax.devices()),
             }
             results[name] = {"about": about, "rows": rows}
             arguments.json.parent.mkdir(parents=True, exist_ok=True)

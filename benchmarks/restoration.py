@@ -11,7 +11,6 @@ are those of the second call.
 """
 
 import argparse
-import datetime
 import json
 import time
 from pathlib import Path
@@ -21,10 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import results_file
 from benchmarks.progress import Progress
 from experiments.conditions import Conditions
 from experiments.data import Images, from_pixels
-from experiments.hardware import describe_devices, versions
 from experiments.loading import load
 from experiments.model import Model
 from experiments.recipe import Sampler
@@ -117,9 +116,7 @@ def main() -> None:
         progress(task.name)
     result = {
         "about": {
-            "date": datetime.date.today().isoformat(),
-            "hardware": describe_devices(jax.devices()[:1]),
-            "versions": versions(),
+            **results_file.about(),
             "data": images.name,
             "checksum": images.checksum,
             "checkpoint": step,
@@ -129,8 +126,7 @@ def main() -> None:
         },
         "tasks": found,
     }
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(result, indent=1) + "\n")
+    results_file.write(options.json, result)
     print(table(result))
 
 

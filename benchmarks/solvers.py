@@ -9,7 +9,6 @@ in Markdown, those of docs/solvers.md.
 """
 
 import argparse
-import datetime
 import io
 import json
 import math
@@ -17,10 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
-
+from benchmarks import results_file
 from benchmarks.solver_errors import STOCHASTIC, on_digits, on_the_oracle
-from experiments.hardware import describe_devices, versions
 
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -32,9 +29,7 @@ def measured(measure: Any, *arguments: str) -> dict[str, Any]:
     result["about"] |= {
         "seconds": round(time.perf_counter() - wall),
         "processor_seconds": round(time.process_time() - processor),
-        "hardware": describe_devices(jax.devices()[:1]),
-        "versions": versions(),
-        "date": str(datetime.date.today()),
+        **results_file.about(),
     }
     return result
 

@@ -11,7 +11,6 @@ those of all blocks together. Prints a table in Markdown, that of docs/text.md.
 """
 
 import argparse
-import datetime
 import json
 import time
 from pathlib import Path
@@ -21,9 +20,9 @@ import jax
 import numpy as np
 from etils import epath
 
+from benchmarks import results_file
 from benchmarks.progress import Progress
 from experiments.bounds import bound
-from experiments.hardware import describe_devices, versions
 from experiments.loading import load
 from experiments.model import Model
 from experiments.processes import Masked
@@ -127,9 +126,7 @@ def measure(runs: list[str], steps: list[int], samples: int, repeats: int, windo
         "repeats": repeats,
         "windows": windows,
         "draws": draws,
-        "hardware": describe_devices(jax.devices()[:1]),
-        "versions": versions(),
-        "date": str(datetime.date.today()),
+        **results_file.about(),
     }
     return result
 
@@ -194,7 +191,7 @@ def main() -> None:
         if min(arguments.samples - 1, arguments.repeats, arguments.windows, *arguments.steps) < 1:
             parser.error("--samples must be at least 2, the other numbers at least 1")
         options = {name: getattr(arguments, name) for name in ("steps", "samples", "repeats", "windows", "draws")}
-        arguments.json.write_text(json.dumps(measure(arguments.runs, **options), indent=1) + "\n")
+        results_file.write(arguments.json, measure(arguments.runs, **options))
     result = json.loads(arguments.json.read_text())
     plot(result, arguments.plot)
     print(table(result))
