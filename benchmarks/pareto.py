@@ -18,7 +18,7 @@ import importlib
 import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,16 @@ def _at_the_same_noise(schedule: Any, denoise: Any, x: jax.Array, t: Any, cond: 
     return denoise(x, schedule.inverse(2 * (jnp.log(alpha) - jnp.log(sigma))))
 
 
+def measured(directory: str | None, peer: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each case as soon as it is there."""
+    for seed in SEEDS:
+        name = f"mixture {seed}"
+        yield name, case(mixture(seed).denoiser(process().schedule), (DIMENSIONS,), rms, name, COUNT, peer)
+    if directory:
+        denoise, shape = of_run(directory)
+        yield NETWORK, case(denoise, shape, typical, NETWORK, PICTURES, peer)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", help="directory of a finished run on pictures; none: the mixtures alone")
@@ -147,19 +157,15 @@ def main() -> None:
     parser.add_argument("--redraw", action="store_true", help="measure nothing: tables and plot from the JSON")
     arguments = parser.parse_args()
     if not arguments.redraw:
-        peer, cases = arguments.peer == "diffusers", {}
-        for seed in SEEDS:
-            denoise = mixture(seed).denoiser(process().schedule)
-            cases[f"mixture {seed}"] = case(denoise, (DIMENSIONS,), rms, f"mixture {seed}", COUNT, peer)
-        if arguments.run:
-            denoise, shape = of_run(arguments.run)
-            cases[NETWORK] = case(denoise, shape, typical, NETWORK, PICTURES, peer)
-        made_on = about()
+        peer, cases, made_on = arguments.peer == "diffusers", {}, about()
         if peer:
             made_on["versions"] |= importlib.import_module("benchmarks.peers").versions()
-        result = {"about": made_on, "summary": summary(cases) if peer else [], "cases": cases}
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(result, separators=(",", ":")).replace('{"solver"', '\n{"solver"') + "\n")
+        for name, found in measured(arguments.run, peer):
+            cases[name] = found
+            result = {"about": made_on, "summary": summary(cases) if peer else [], "cases": cases}
+            text = json.dumps(result, separators=(",", ":")).replace('{"solver"', '\n{"solver"')
+            arguments.json.write_text(text + "\n")
     result = json.loads(arguments.json.read_text())
     arguments.plot.write_bytes(plot(result))
     print(table(result))
