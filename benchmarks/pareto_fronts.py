@@ -91,7 +91,8 @@ def plot(result: dict[str, Any]) -> bytes:
     panels += [(name, "seconds", "seconds") for name in cases if "seconds" in front(cases[name]["jaxdiff"])[0]]
     rows, columns = math.ceil(len(panels) / 3), min(len(panels), 3)
     figure = Figure(figsize=(3.6 * columns, 3.2 * rows), layout="constrained")
-    axes_of = figure.subplots(rows, columns, squeeze=False).flat
+    axes_of = list(figure.subplots(rows, columns, squeeze=False).flat)
+    lowest = min(p["error"] for case in cases.values() for side in ("jaxdiff", "diffusers") for p in case.get(side, []))
     for axes, (name, key, label) in zip(axes_of, panels, strict=False):
         for side, colour in (("diffusers", "C1"), ("jaxdiff", "C0")):
             points = cases[name].get(side, [])
@@ -99,9 +100,9 @@ def plot(result: dict[str, Any]) -> bytes:
                 axes.plot([p["nfe"] for p in points], [p["error"] for p in points], ".", ms=2, color=colour, alpha=0.3)
             best = front(points) if points else []
             axes.plot([p[key] for p in best], [p["error"] for p in best], "-o", ms=3, color=colour, label=side)
-        axes.set(xscale="log", yscale="log", title=name, xlabel=label, ylim=(cases[name]["floor"] / 2, 3))
+        axes.set(xscale="log", yscale="log", title=name, xlabel=label, ylim=(lowest / 2, 3))
         axes.grid(color="0.92")
-    for axes in list(axes_of)[len(panels) :]:
+    for axes in axes_of[len(panels) :]:
         axes.set_axis_off()
     figure.axes[0].legend()
     figure.axes[0].set_ylabel("error")
