@@ -139,6 +139,7 @@ def test_scaling_along_an_axis(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # PyTorch's compiler about PyTorch
 @pytest.mark.parametrize("peer", ["none", pytest.param("race", marks=pytest.mark.skipif(not HAS_PEER, reason="bench"))])
 def test_throughput_and_training_report_all_figures(peer, tmp_path, capsys, monkeypatch):
     for module, other in ((throughput, "diffusers"), (train, "torch")):
