@@ -22,8 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.results_file import about as made_on
-from benchmarks.results_file import write
+from benchmarks import results_file
 from benchmarks.subjects import CONFIGS, process, subject
 from benchmarks.timing import compiled
 from jaxdiff import Gaussian, grids, guidance, predictions, sample, schedules, solvers
@@ -143,10 +142,10 @@ def main() -> None:
     if arguments.once:
         print(json.dumps(once(arguments.network[0])))
         return
-    result: dict[str, Any] = {"about": made_on(), "knobs": knobs()}
+    result: dict[str, Any] = {"about": results_file.about(), "knobs": knobs()}
     result["networks"] = {name: cold_and_cached(name) for name in arguments.network}
     print(table(result))
-    write(arguments.json, result)
+    results_file.write(arguments.json, result)
 
 
 if __name__ == "__main__":

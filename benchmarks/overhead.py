@@ -18,9 +18,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from benchmarks import results_file
 from benchmarks.progress import Progress
-from benchmarks.results_file import about as made_on
-from benchmarks.results_file import write
 from benchmarks.subjects import process
 from benchmarks.timing import compiled, repeated, spread
 from jaxdiff import grids, sample, solvers
@@ -117,14 +116,14 @@ def main() -> None:
     shape = (arguments.batch, arguments.size, arguments.size, 3)
     rows = measure(shape, arguments.steps, arguments.repeats, peer)
     about: dict[str, Any] = {"shape": shape, "steps": arguments.steps, "repeats": arguments.repeats}
-    about |= made_on()
+    about |= results_file.about()
     if peer:
         from benchmarks import peers
 
         about["versions"] |= peers.versions()
     result = {"about": about, "rows": rows}
     print(table(result))
-    write(arguments.json, result)
+    results_file.write(arguments.json, result)
 
 
 if __name__ == "__main__":

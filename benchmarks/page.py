@@ -62,7 +62,8 @@ def behind(kind: str, result: dict[str, Any]) -> list[str]:
         return [f"{what}: {way} takes {ratio:.2f} of our time" for way, ratio in ratios.items() if ratio < 1]
     if kind == "overhead":
         rows = [row for row in result["rows"] if row["ratio"] is not None and row["ratio"] < 1]
-        return [f"a step of {row['solver']} with {row['generator']}: {row['ratio']:.2f} of our time" for row in rows]
+        names = [", ".join(filter(None, (row["solver"], row["generator"]))) for row in rows]
+        return [f"a step of {name}: {row['ratio']:.2f} of our time" for name, row in zip(names, rows, strict=True)]
     if kind == "pareto":
         rows = [row for row in result["summary"] if row["median"] > 1]
         return [f"at {row['budget']} evaluations ours needs {row['median']:.2f} times as many" for row in rows]

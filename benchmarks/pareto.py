@@ -26,9 +26,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import results_file
 from benchmarks.pareto_fronts import BUDGETS, Point, best_grids, compare, front, plot, summary, table
 from benchmarks.progress import Progress
-from benchmarks.results_file import about
 from benchmarks.solver_errors import DETERMINISTIC, steps_within
 from benchmarks.subjects import process
 from benchmarks.timing import compiled, repeated, spread
@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--redraw", action="store_true", help="measure nothing: tables and plot from the JSON")
     arguments = parser.parse_args()
     if not arguments.redraw:
-        peer, cases, made_on = arguments.peer == "diffusers", {}, about()
+        peer, cases, made_on = arguments.peer == "diffusers", {}, results_file.about()
         if peer:
             made_on["versions"] |= importlib.import_module("benchmarks.peers").versions()
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

@@ -82,7 +82,7 @@ def fitting(make: Callable[[int], Any], budget: int) -> Any:
         # Calls grow about linearly with steps; a number of steps that does not work is left out.
         steps = min(steps - 1, steps if found is None else steps * budget // len(found.timesteps))
         found = make(steps)
-    while (more := make(steps + 1)) is not None and len(more.timesteps) <= budget and steps < budget:
+    while steps < budget and (more := make(steps + 1)) is not None and len(more.timesteps) <= budget:
         steps, found = steps + 1, more
     return found
 

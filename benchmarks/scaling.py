@@ -19,9 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import results_file
 from benchmarks.progress import Progress
-from benchmarks.results_file import about as made_on
-from benchmarks.results_file import write
 from benchmarks.subjects import process
 from benchmarks.timing import compiled, repeated, spread
 from jaxdiff import grids, networks, parallel, sample, solvers
@@ -120,10 +119,10 @@ def main() -> None:
     there = len(jax.devices())
     sizes = SIZES | {"devices": tuple(arguments.devices or [n for n in SIZES["devices"] if n <= there])}
     axes = arguments.axis or [axis for axis in SIZES if axis != "devices" or there > 1]
-    about = {"base": BASE, "repeats": arguments.repeats, **made_on(jax.devices())}
+    about = {"base": BASE, "repeats": arguments.repeats, **results_file.about(jax.devices())}
     result = {"about": about, "axes": {axis: along(axis, sizes[axis], arguments.repeats) for axis in axes}}
     print(table(result))
-    write(arguments.json, result)
+    results_file.write(arguments.json, result)
 
 
 if __name__ == "__main__":

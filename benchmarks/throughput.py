@@ -23,10 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import ceilings
+from benchmarks import ceilings, results_file
 from benchmarks.progress import Progress
-from benchmarks.results_file import about as made_on
-from benchmarks.results_file import write
 from benchmarks.subjects import CONFIGS, Subject, subject
 from benchmarks.timing import compiled, repeated, spread
 from jaxdiff import grids, guidance, parallel, sample, solvers
@@ -216,12 +214,12 @@ def main() -> None:
     check(parser, arguments)
     result = measure(arguments)
     about: dict[str, Any] = {key: value for key, value in vars(arguments).items() if key != "json"}
-    about |= made_on(jax.devices()[: arguments.devices])
+    about |= results_file.about(jax.devices()[: arguments.devices])
     if arguments.peer == "diffusers":
         about["versions"] |= importlib.import_module("benchmarks.peers").versions()
     result = {"about": about, **result}
     print(table(result))
-    write(arguments.json, result)
+    results_file.write(arguments.json, result)
 
 
 def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
@@ -231,6 +229,8 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
         parser.error(f"--network must be {', '.join(CONFIGS)} or the directory of a run, got {arguments.network}")
     if min(arguments.batch, arguments.steps, arguments.repeats, arguments.devices) < 1:
         parser.error("--batch, --steps, --repeats and --devices must be at least 1")
+    if arguments.flash and not (named and arguments.precision == "bfloat16"):
+        parser.error("--flash is for named networks with --precision bfloat16; a run has its own --network.flash")
     if arguments.devices > 1:
         jax.config.update("jax_num_cpu_devices", arguments.devices)  # of CPUs alone, before anything asks for devices
     can = named and solver in ("ddim", "euler", "dpmpp2m", "unipc") and arguments.devices == 1

@@ -19,10 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import ceilings
+from benchmarks import ceilings, results_file
 from benchmarks.progress import Progress
-from benchmarks.results_file import about as made_on
-from benchmarks.results_file import write
 from benchmarks.subjects import CONFIGS, subject
 from benchmarks.timing import compiled, repeated, spread
 from experiments.data import Batches, Split
@@ -134,13 +132,15 @@ def main() -> None:
     arguments = parser.parse_args()
     if min(arguments.batch, arguments.repeats) < 1 or arguments.batch > PICTURES:
         parser.error(f"--repeats must be at least 1 and --batch in 1..{PICTURES}")
+    if arguments.flash and arguments.precision != "bfloat16":
+        parser.error("--flash needs --precision bfloat16")
     there = all(importlib.util.find_spec(name) for name in ("diffusers", "torch"))
     if arguments.peer == "torch" and not there:
         parser.error("--peer torch needs PyTorch and diffusers: pip install .[bench]")
     peer = there and arguments.peer != "none"
     about: dict[str, Any] = {"network": arguments.network, "batch": arguments.batch, "precision": arguments.precision}
     about["flash"] = arguments.flash
-    about |= made_on()
+    about |= results_file.about()
     if peer:
         from benchmarks import peers
 
@@ -148,7 +148,7 @@ def main() -> None:
     found = measure(arguments.network, arguments.precision, arguments.batch, arguments.repeats, peer, arguments.flash)
     result = {"about": about, **found}
     print(table(result))
-    write(arguments.json, result)
+    results_file.write(arguments.json, result)
 
 
 if __name__ == "__main__":
