@@ -11,7 +11,7 @@ import dataclasses
 from experiments.conditions import Conditions
 from experiments.recipe import Recipe
 from experiments.recipes.superres import recipe as superres
-from jaxdiff import Gaussian, predictions, schedules, weightings
+from jaxdiff import Gaussian, predictions, schedules
 
 SPREAD = 0.35  # of what is unknown of a hole's pixels, which lie in [-1, 1]
 
@@ -20,6 +20,5 @@ def recipe() -> Recipe:
     return dataclasses.replace(
         superres(),
         process=Gaussian(schedule=schedules.Shifted(base=schedules.Cosine(), shift=SPREAD), prediction=predictions.v()),
-        weighting=weightings.edm(sigma_data=SPREAD),
         conditions=Conditions(label=False, holes=("center", "box")),
     )
