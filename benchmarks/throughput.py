@@ -5,9 +5,10 @@
     python -m benchmarks.throughput --network runs/digits --solver dpmpp2m --batch 64 --json digits.json
 
 Each program is compiled, then warmed up by two calls, then timed; every call is waited for. Compilation stands apart.
-Achieved flop/s and bytes/s are those that the compiler counts for the network's calls, beside what a matrix product, a
-convolution and a copy reach on this device in the same run. With a peer, samples from the same noise are compared: the
-race is between equal results. JAX, Flax and Optax are enough, PyTorch and diffusers for `--peer diffusers`.
+Achieved flop/s are of the products and convolutions in the network's calls (`benchmarks.flops`), bytes/s as the
+compiler counts them, beside what a matrix product, a convolution and a copy reach on this device in the same run. With
+a peer, samples from the same noise are compared: the race is between equal results. JAX, Flax and Optax are enough,
+PyTorch and diffusers for `--peer diffusers`.
 """
 
 import argparse

@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+from benchmarks.flops import flops
+
 WARM_UP = 2
 
 
@@ -18,8 +20,7 @@ class Program:
     Attributes:
         run: the program, called with the arrays that it was compiled for.
         lower_seconds, compile_seconds: tracing to StableHLO, and XLA.
-        flops: of one call, counted before XLA replaces convolutions and products by a library's calls, which it does
-            not count; the body of a loop counts once.
+        flops: of one call's products and convolutions, see `benchmarks.flops`.
         bytes: of one call, as the compiler counts them after fusion.
         memory: bytes of arguments, results and temporaries together, at their peak.
     """
@@ -35,18 +36,19 @@ class Program:
 def compiled(function: Any, *args: Any, **kwargs: Any) -> Program:
     """`function`, which `jax.jit` has wrapped, compiled for these arguments; static ones are not passed to `run`."""
     began = time.perf_counter()
-    lowered = function.lower(*args, **kwargs)
+    trace = function.trace(*args, **kwargs)
+    lowered = trace.lower()
     traced = time.perf_counter()
     program = lowered.compile()
     done = time.perf_counter()
-    counted, cost, memory = lowered.cost_analysis() or {}, program.cost_analysis() or {}, program.memory_analysis()
+    cost, memory = program.cost_analysis() or {}, program.memory_analysis()
     parts = ("argument", "output", "temp")
     size = sum(getattr(memory, f"{part}_size_in_bytes") for part in parts) if memory else 0
     return Program(
         run=program,
         lower_seconds=traced - began,
         compile_seconds=done - traced,
-        flops=float(counted.get("flops", 0.0)),
+        flops=flops(trace.jaxpr),
         bytes=float(cost.get("bytes accessed", 0.0)),
         memory=size - (memory.alias_size_in_bytes if memory else 0),
     )

@@ -5,8 +5,8 @@
 
 Ours is `make_step` as the experiments use it: times, noise, loss, gradient, clipping, AdamW and the average of the
 parameters in one program, whose state is donated. PyTorch's does the same in its own idiom on diffusers' network of the
-same options. Model flops are three times those of the forward pass, as the compiler counts them; the share of the peak
-is against a matrix product and a convolution in the same run. JAX, Flax and Optax are enough without a peer.
+same options. Model flops are three times those of the forward pass (`benchmarks.flops`); the share of the peak is
+against a matrix product and a convolution in the same run. JAX, Flax and Optax are enough without a peer.
 """
 
 import argparse

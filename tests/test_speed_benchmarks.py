@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import pytest
 from benchmarks import compile as compilation
 from benchmarks import overhead, page, pareto, pareto_fronts, scaling, throughput, train
 from benchmarks.ceilings import SIDE, convolution_flops
+from benchmarks.flops import of
 from benchmarks.subjects import CONFIGS, subject
 from benchmarks.timing import compiled, repeated, spread
 from experiments import pretrained
@@ -38,6 +40,41 @@ def test_flops_of_a_convolution_are_those_of_its_taps():
     ones, kernel = jnp.ones((1, SIDE, SIDE, 1)), jnp.ones((3, 3, 1, 1))
     taps = jax.lax.conv_general_dilated(ones, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")).sum()
     assert convolution_flops(5) == 2 * 5 * float(taps) * 128**2
+
+
+CONVOLUTIONS = {
+    "strided": {"window_strides": (2, 1), "padding": ((1, 1), (0, 2))},
+    "dilated": {"window_strides": (1, 1), "padding": "SAME", "rhs_dilation": (2, 1)},
+    "transposed": {"window_strides": (1, 1), "padding": ((2, 1), (1, 2)), "lhs_dilation": (2, 3)},
+    "in groups": {"window_strides": (1, 2), "padding": "SAME", "feature_group_count": 2},
+}
+
+
+@pytest.mark.parametrize("options", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_each_flop_of_a_convolution_of_ones_adds_one_half(options):
+    ones, kernel = jnp.ones((2, 9, 7, 4)), jnp.ones((3, 3, 4 // options.get("feature_group_count", 1), 6))
+    convolve = lambda x, k: jax.lax.conv_general_dilated(
+        x, k, dimension_numbers=("NHWC", "HWIO", "NHWC"), **options
+    ).sum()
+    forward = 2 * float(convolve(ones, kernel))
+    assert of(convolve, ones, kernel) == forward
+    assert of(jax.value_and_grad(convolve, (0, 1)), ones, kernel) == 3 * forward
+
+
+def test_flops_of_loops_and_branches():
+    a = jnp.ones((8, 8))
+    one = 2 * 8**3
+    assert of(lambda a: jax.lax.scan(lambda x, _: (x @ a, None), a, None, length=5)[0], a) == 5 * one
+    assert of(lambda a: jax.lax.cond(a[0, 0] > 0, lambda a: a @ a @ a, lambda a: a, a), a) == 2 * one
+    assert of(jax.jit(jax.checkpoint(lambda a: a @ a)), a) == one
+    assert of(lambda a: jnp.einsum("bij,bkj->bik", a[None], a[None]), a) == one
+
+
+@pytest.mark.gpu
+def test_fused_attention_counts_like_its_products():
+    q = jnp.ones((2, 128, 4, 64), jnp.bfloat16)
+    ways = (partial(jax.nn.dot_product_attention, implementation=name) for name in ("xla", "cudnn"))
+    assert len({of(attend, q, q, q) for attend in ways}) == 1
 
 
 @pytest.mark.parametrize(
