@@ -8,9 +8,7 @@ learning-rate schedule ends where the time does. Prints a table and writes bench
 
 import argparse
 import dataclasses
-import datetime
 import itertools
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -18,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import results_file
 from experiments import recipes, train
 from experiments.data import Batches, Images, Split, digits
 from experiments.evaluation import BASELINE, evaluate
-from experiments.hardware import versions
 from experiments.info import DataInfo
 from experiments.networks import MLP, DiT, UNet
 
@@ -68,16 +66,15 @@ def compare(seconds: float) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=120.0, help="training time of each network (%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/networks.json"), help="%(default)s")
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/networks.json"), help="%(default)s")
     arguments = parser.parse_args()
     results = compare(arguments.seconds)
     print(f"{'':20}{'steps':>7}{'params':>10}" + "".join(f"{key[:18]:>20}" for key in SHOWN))
     for name, row in results.items():
         size = f"{row['steps']:>7}{row['parameters']:>10,}" if "steps" in row else f"{'':17}"
         print(f"{name:20}{size}" + "".join(f"{row[key]:>20.3f}" for key in SHOWN))
-    about = {"seconds": arguments.seconds, "date": str(datetime.date.today()), "versions": versions()}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps({"about": about, "networks": results}, indent=2) + "\n")
+    about = {"seconds": arguments.seconds, **results_file.about()}
+    results_file.write(arguments.json, {"about": about, "networks": results})
 
 
 if __name__ == "__main__":

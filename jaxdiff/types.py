@@ -144,7 +144,11 @@ def expand(t: Time | Shaped[Array, "..."], x: Shaped[Array, "..."]) -> Shaped[Ar
 
 @runtime_checkable
 class Schedule(Protocol):
-    """`t -> (alpha, sigma)` of x_t = alpha x0 + sigma eps: alpha/sigma strictly decreases, exactly (1, 0) at t = 0."""
+    """`t -> (alpha, sigma)` of x_t = alpha x0 + sigma eps: alpha/sigma strictly decreases, exactly (1, 0) at t = 0.
+
+    A schedule that derives much from its numbers may have `prepared()`, the same schedule with that derived: `sample`
+    calls it once, before its loop.
+    """
 
     def __call__(self, t: Time) -> tuple[Float[Array, "..."], Float[Array, "..."]]: ...
 

@@ -87,6 +87,11 @@ class Conditions:
         return jnp.asarray(value, jnp.float32)
 
 
+def label_of(cond: Any) -> Any:
+    """The labels of a condition, or None."""
+    return cond.get("label") if isinstance(cond, dict) else cond
+
+
 def latest(t: Time) -> Float[Array, "..."]:
     """A time of shape () or (B,): the latest of each example's clocks."""
     clock = jnp.asarray(t)

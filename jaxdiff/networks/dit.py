@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Key
 
 from jaxdiff.networks.block import Block, modulate
 from jaxdiff.networks.checks import check_inputs, check_rate
-from jaxdiff.networks.conditions import Conditions, joined, latest
+from jaxdiff.networks.conditions import Conditions, joined, label_of, latest
 from jaxdiff.networks.embeddings import Embedding
 from jaxdiff.networks.layers import Linear
 from jaxdiff.networks.norms import EPSILON
@@ -130,9 +130,8 @@ class DiT(nnx.Module):
         """
         contract = {"shape": self.shape, "num_classes": self.num_classes, "two_times": self.two_times}
         contract["clocks"] = 3 * self.clocks
-        check_inputs(x, t, None, s, key, **contract)
+        check_inputs(x, t, label_of(cond), s, key, **contract)
         given = self.conditions.parts(cond, x)
-        check_inputs(x, t, given.label, s, key, **contract)
         embedding = self.embedding(latest(t), given.label, s, given.embedding)
         height, width = self.padded[0] // self.patch, self.padded[1] // self.patch
         h = pad(joined(x, t if self.clocks else None, given.image), self.padded)
