@@ -4,10 +4,10 @@
     python -m benchmarks.composition --redraw    the tables again, from the JSON
 
 Every ordered pair of different classes, `--each` canvases a pair. The judge sees a window's width at the left and at
-the right end of a canvas and must name both classes. Methods: windows that are told of their own region, the mean of
-both classes' scores everywhere, and two independent samples cut in the middle; beside them real test digits at the same
-places, the brighter of both where they overlap. What a seam is: `benchmarks.composition_measures`. Prints tables in
-Markdown, those of docs/composition.md, and draws its picture.
+the right end of a canvas and must name both classes. Methods: windows that are told of their own region, estimates of
+both classes cut at the border in each step, the mean of both classes' scores everywhere, and two independent samples
+cut in the middle; beside them real test digits at the same places, the brighter of both where they overlap. What a seam
+is: `benchmarks.composition_measures`. Prints tables in Markdown, those of docs/composition.md, and draws its picture.
 """
 
 import argparse
@@ -40,8 +40,8 @@ from benchmarks.progress import Progress
 from experiments.judge import train_judge
 from experiments.loading import load
 
-OURS, SUM = "windows of their own region", "mean of both scores everywhere"
-PASTE, REAL = "two samples, cut", "real digits, overlaid"
+OURS, HARD = "windows of their own region", "estimates cut at the border"
+SUM, PASTE, REAL = "mean of both scores everywhere", "two samples, cut", "real digits, overlaid"
 SHOWN = ((7, 3), (2, 5), (4, 0), (9, 8), (1, 6), (5, 7))
 
 
@@ -59,6 +59,8 @@ def canvases(setting: Setting, widths: list[int], shown: dict[str, np.ndarray], 
         sets = {OURS: setting.canvases(width, side_by_side, own=0.75, scale=setting.scale)}
         seconds = time.perf_counter() - began
         say(f"{width} columns, {OURS}")
+        sets[HARD] = setting.canvases(width, side_by_side, own=1.0, scale=setting.scale)
+        say(f"{width} columns, {HARD}")
         if width == widths[0]:
             sets[SUM] = setting.canvases(width, both_everywhere, own=1.0, scale=setting.scale / 2)
             say(f"{width} columns, {SUM}")
@@ -77,7 +79,7 @@ def measure(
     setting: Setting, widths: list[int], panoramas: int, edits: int
 ) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
     """The figures so far, part by part, and pictures to show: name -> (N, H, W, C) in [-1, 1]."""
-    say, shown, figures = Progress("composition", len(widths) + 4), {}, {}
+    say, shown, figures = Progress("composition", 2 * len(widths) + 4), {}, {}
     figures["canvases"] = canvases(setting, widths, shown, say)
     yield figures, shown
     figures["panorama"] = panorama(setting, panoramas, shown)
