@@ -106,6 +106,7 @@ def edit(
 
 def _denoiser(model: Model, params: Any, label: int | np.ndarray | None, scale: float, count: int) -> tuple[Any, int]:
     """The denoiser under a class, or under none, and its network evaluations a call."""
+    model.check_told(label, guidance_scale=scale)
     plain = model.denoiser(params)
     if not model.info.classes:
         return plain, 1

@@ -217,6 +217,27 @@ class Model:
         denoise = self.process.denoiser(jax.tree_util.Partial(self.apply, params), observed)
         return Residual(denoise=denoise, schedule=self.process.schedule) if self.recipe.conditions.residual else denoise
 
+    @property
+    def told(self) -> set[str]:
+        """What the network of pictures was told in training beside known pixels: keys of a `cond`."""
+        return set(self._null) if isinstance(self._null, dict) else {"label"} if self.info.classes else set()
+
+    def check_told(self, cond: Any, observed: Any = None, guidance_scale: float = 1.0) -> None:
+        """Raise UserError where a run that learned nothing without its conditions is asked without one of them."""
+        if self.recipe.cond_dropout > 0:
+            return
+        given = set(cond) if isinstance(cond, dict) else {"label"} if cond is not None else set()
+        missing = sorted(self.told - given)
+        if observed is None and self.recipe.conditions.holes:
+            missing.append("known pixels")
+        if not missing and self.told and guidance_scale != 1:
+            missing = ["a condition, with which guidance compares"]
+        if missing:
+            raise UserError(
+                f"this run never learned without {' and '.join(missing)} (--cond-dropout 0): give that, or train a run "
+                "with --cond-dropout 0.1"
+            )
+
     def _denoiser(self, params, cond, sampler, solver, observed=None):
         """The denoiser, the solver that goes with it, and how often a call evaluates the network for a sample."""
         if self._cached is not None:
@@ -227,6 +248,7 @@ class Model:
                 )
             denoise = CachedDenoiser(process=self.process, params=params, functions=self._cached, observed=observed)
             return denoise, dataclasses.replace(solver, start=denoise.empty), 1
+        self.check_told(cond, observed, sampler.guidance_scale)
         denoise = self.denoiser(params, observed)
         if cond is None:
             return denoise, solver, 1

@@ -16,6 +16,8 @@ from experiments.hardware import versions
 from experiments.logging import Row, read_rows
 from experiments.model import Model
 from experiments.networks import Autoencoder
+from experiments.recipe import Sampler
+from experiments.restoration import preview
 from experiments.run_directory import write_json
 from experiments.text import report as written
 
@@ -27,6 +29,7 @@ _TEXTS = {
 }
 _CAPTIONS = {
     "samples.png": "Samples, a row per class: as the model draws them, and on the right with guidance",
+    "restored.png": "Restoration: what is seen of some training examples, three samples of each, and the truth",
     "forward.png": "The forward process: data to noise",
     "trajectory.png": "Sampling: noise to data",
     "reconstructions.png": "Pictures, and below each what the autoencoder makes of it",
@@ -54,7 +57,7 @@ def after_training(
         nfe = None
         (out / "reconstructions.png").write_bytes(codes.sheet(model, params, examples["x0"]))
     elif model.info.tokenizer is None:
-        nfe = _pictures(out, model, params, examples["x0"])
+        nfe = _pictures(out, model, params, examples)
     else:
         nfe = written.after_training(out, model, params, examples)
     if rows:
@@ -65,26 +68,35 @@ def after_training(
     write(out)
 
 
-def _pictures(out: epath.Path, model: Model, params: Any, examples: np.ndarray) -> int:
-    """samples.png, trajectory.png and forward.png; network evaluations of a sample."""
-    sampler = model.recipe.sampler
+def _pictures(out: epath.Path, model: Model, params: Any, examples: dict[str, Any]) -> int:
+    """samples.png or restored.png, trajectory.png and forward.png; network evaluations of a sample."""
+    sampler = dataclasses.replace(model.recipe.sampler, guidance_scale=1.0)
+    if model.recipe.conditions.restores:
+        sheet, path, nfe = preview.sheet(model, params, examples, sampler, _STRIP)
+        (out / "restored.png").write_bytes(pictures.grid(sheet, len(sheet) // preview.ROWS))
+    else:
+        path, nfe = _samples(out, model, params, sampler)
+    (out / "trajectory.png").write_bytes(pictures.strip(path))
+    frames = forward(model, examples["x0"][:_STRIP])
+    (out / "forward.png").write_bytes(pictures.strip(np.stack([model.pixels(x) for x in frames])))
+    return nfe
+
+
+def _samples(out: epath.Path, model: Model, params: Any, sampler: Sampler) -> tuple[np.ndarray, int]:
+    """samples.png, with guidance beside it where there are classes and a null class; the path of some samples."""
     classes = len(model.info.classes)
     shown = min(classes, _MOST_CLASSES)
     labels = np.repeat(np.arange(shown), _PER_CLASS) if classes else None
     count, columns = (shown * _PER_CLASS, _PER_CLASS) if classes else (64, 8)
-    plain, nfe = model.draw(params, labels, count, sampler=dataclasses.replace(sampler, guidance_scale=1.0))
-    if classes:
-        scale = model.recipe.preview_guidance
-        guided, _ = model.draw(params, labels, count, sampler=dataclasses.replace(sampler, guidance_scale=scale))
+    plain, nfe = model.draw(params, labels, count, sampler=sampler)
+    if classes and model.recipe.cond_dropout > 0:
+        stronger = dataclasses.replace(sampler, guidance_scale=model.recipe.preview_guidance)
+        guided, _ = model.draw(params, labels, count, sampler=stronger)
         (out / "samples.png").write_bytes(pictures.side_by_side(plain, guided, columns))
     else:
         (out / "samples.png").write_bytes(pictures.grid(plain, columns))
     few = None if labels is None else np.resize(np.arange(classes), _STRIP)
-    path, _ = model.draw(params, few, _STRIP, sampler=sampler, trajectory=True)
-    (out / "trajectory.png").write_bytes(pictures.strip(path))
-    frames = forward(model, examples[:_STRIP])
-    (out / "forward.png").write_bytes(pictures.strip(np.stack([model.pixels(x) for x in frames])))
-    return nfe
+    return model.draw(params, few, _STRIP, sampler=model.recipe.sampler, trajectory=True)[0], nfe
 
 
 def write(out: epath.Path) -> None:

@@ -1,5 +1,6 @@
 """Runs that are trained to restore pictures, on the 8 x 8 digits: trained, judged beside baselines, and used."""
 
+import dataclasses
 import json
 
 import jax
@@ -26,6 +27,7 @@ def restorer(tmp_path_factory):
     """One network for both tasks and the class."""
     out = tmp_path_factory.mktemp("runs") / "both"
     both = ["--conditions.label", "--conditions.smaller", "2", "--conditions.holes", "center", "box"]
+    both += ["--cond-dropout", "0.1"]
     train.main(["inpaint", "--out", str(out), *FLAGS, *both])
     return out
 
@@ -98,11 +100,29 @@ def test_the_same_run_draws_pictures_of_a_class(restorer, tmp_path):
     assert (tmp_path / "a.png").exists()
 
 
+def test_a_run_that_was_never_without_is_not_asked_without(tmp_path):
+    out = tmp_path / "always"
+    told = ["--conditions.label", "--conditions.smaller", "2", "--conditions.holes", "center", "--steps", "2"]
+    train.main(["inpaint", "--out", str(out), *FLAGS, *told, "--sampler.guidance-scale", "2"])  # its preview tells all
+    assert (out / "restored.png").exists() and not (out / "samples.png").exists()
+    with pytest.raises(UserError, match=r"never learned without label and known pixels \(--cond-dropout 0\)"):
+        evaluate.main([str(out), "--pictures", "4"])
+    with pytest.raises(UserError, match="never learned without image and known pixels"):
+        sample.main([str(out)])
+    model, params, _ = load(out)
+    told = {"label": np.zeros(2, int), "image": np.zeros((2, 8, 8, 1), np.float32)}
+    known = np.ones((2, 8, 8), bool), np.zeros((2, 8, 8, 1), np.float32)
+    guided = dataclasses.replace(model.recipe.sampler, guidance_scale=2.0)
+    with pytest.raises(UserError, match="without a condition, with which guidance compares"):
+        model.draw(params, told, 2, sampler=guided, observed=known)
+
+
 def test_embeddings_are_told_and_used(tmp_path):
     rows = np.eye(10, dtype=np.float32)[np.asarray(Digits().load().train.labels)]
     np.save(tmp_path / "rows.npy", rows)
     out = tmp_path / "run"
     told = ["--conditions.no-label", "--conditions.embeddings", str(tmp_path / "rows.npy"), "--conditions.holes"]
+    told += ["--cond-dropout", "0.1"]
     train.main(["inpaint", "--out", str(out), *FLAGS, *told, "--steps", "4"])
     model, params, _ = load(out)
     draw = lambda cond: model.draw(params, cond, 4, sampler=model.recipe.sampler)[0]

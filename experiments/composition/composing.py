@@ -77,6 +77,7 @@ def plan(
     plain = model.denoiser(params)
     # One class at scale 1 is the conditional model itself: half the evaluations.
     alone = most < 2 and bool((scales == 1).all())
+    model.check_told(labels if alone and (labels != null).all() else None)
     told = jax.tree_util.Partial(_one if alone else _several, plain, jnp.int32(null))
     try:
         denoise = compose.windows(

@@ -128,11 +128,14 @@ def restore(
             "this run was not trained for what is measured; train one with --conditions.holes or --conditions.smaller, "
             "or use --method ddnm"
         )
+    if method != "trained":
+        model.check_told(None)
     denoise, solver = model.denoiser(params), sampler.solver
     try:
         if method == "trained":
             given = told(operator, y, model.info.shape)
             observed, cond = jax.tree.map(jnp.asarray, (given.get("observed"), given["cond"]))
+            model.check_told(cond, observed)
             denoise = guidance.condition(model.denoiser(params, observed), cond)
             if "measured" in given and noise_std == 0:
                 denoise = conditioning.DDNM(denoise, operator, y)
