@@ -29,7 +29,7 @@ _TEXTS = {
 }
 _CAPTIONS = {
     "samples.png": "Samples, a row per class: as the model draws them, and on the right with guidance",
-    "restored.png": "Restoration: what is seen of some training examples, three samples of each, and the truth",
+    "restored.png": "What is seen of training examples, three samples given all that the network is told, the truth",
     "forward.png": "The forward process: data to noise",
     "trajectory.png": "Sampling: noise to data",
     "reconstructions.png": "Pictures, and below each what the autoencoder makes of it",
@@ -71,9 +71,9 @@ def after_training(
 def _pictures(out: epath.Path, model: Model, params: Any, examples: dict[str, Any]) -> int:
     """samples.png or restored.png, trajectory.png and forward.png; network evaluations of a sample."""
     sampler = dataclasses.replace(model.recipe.sampler, guidance_scale=1.0)
-    if model.recipe.conditions.restores:
+    if model.recipe.conditions.restores or model.told - {"label"}:
         sheet, path, nfe = preview.sheet(model, params, examples, sampler, _STRIP)
-        (out / "restored.png").write_bytes(pictures.grid(sheet, len(sheet) // preview.ROWS))
+        (out / "restored.png").write_bytes(pictures.grid(sheet.reshape(-1, *sheet.shape[2:]), sheet.shape[1]))
     else:
         path, nfe = _samples(out, model, params, sampler)
     (out / "trajectory.png").write_bytes(pictures.strip(path))
@@ -89,14 +89,16 @@ def _samples(out: epath.Path, model: Model, params: Any, sampler: Sampler) -> tu
     labels = np.repeat(np.arange(shown), _PER_CLASS) if classes else None
     count, columns = (shown * _PER_CLASS, _PER_CLASS) if classes else (64, 8)
     plain, nfe = model.draw(params, labels, count, sampler=sampler)
-    if classes and model.recipe.cond_dropout > 0:
+    guides = model.recipe.cond_dropout > 0
+    if classes and guides:
         stronger = dataclasses.replace(sampler, guidance_scale=model.recipe.preview_guidance)
         guided, _ = model.draw(params, labels, count, sampler=stronger)
         (out / "samples.png").write_bytes(pictures.side_by_side(plain, guided, columns))
     else:
         (out / "samples.png").write_bytes(pictures.grid(plain, columns))
     few = None if labels is None else np.resize(np.arange(classes), _STRIP)
-    return model.draw(params, few, _STRIP, sampler=model.recipe.sampler, trajectory=True)[0], nfe
+    chosen = model.recipe.sampler if guides else sampler
+    return model.draw(params, few, _STRIP, sampler=chosen, trajectory=True)[0], nfe
 
 
 def write(out: epath.Path) -> None:

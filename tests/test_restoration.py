@@ -131,6 +131,17 @@ def test_embeddings_are_told_and_used(tmp_path):
     np.testing.assert_array_equal(draw(None), draw({"embedding": np.zeros((4, 10), np.float32)}))
 
 
+def test_a_report_needs_no_picture_that_the_run_cannot_draw(tmp_path):
+    rows = np.eye(10, dtype=np.float32)[np.asarray(Digits().load().train.labels)]
+    np.save(tmp_path / "rows.npy", rows)
+    few = [*FLAGS, "--steps", "2", "--cond-dropout", "0", "--sampler.guidance-scale", "2"]
+    told = ["--conditions.no-label", "--conditions.embeddings", str(tmp_path / "rows.npy"), "--conditions.holes"]
+    train.main(["inpaint", "--out", str(tmp_path / "rows"), *few, *told])
+    assert (tmp_path / "rows" / "restored.png").exists()
+    train.main(["inpaint", "--out", str(tmp_path / "label"), *few, "--conditions.label", "--conditions.holes"])
+    assert (tmp_path / "label" / "samples.png").exists()
+
+
 def test_networks_and_data_that_do_not_fit(tmp_path):
     with pytest.raises(UserError, match="labels alone"):
         train.main(["inpaint", "--out", str(tmp_path / "a"), *FLAGS[:2], "--network", "mlp"])

@@ -1,4 +1,4 @@
-"""What a run that restores pictures makes of some training examples, right after training."""
+"""What a run that is told more than classes makes of some training examples, right after training."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,6 @@ from experiments.recipe import Sampler
 from jaxdiff.conditioning.operators import AveragePool
 
 SAMPLES = 3
-ROWS = SAMPLES + 2
 
 
 def told_all(model: Model, examples: Mapping[str, Any], count: int) -> tuple[dict[str, Any], np.ndarray]:
@@ -23,20 +22,21 @@ def told_all(model: Model, examples: Mapping[str, Any], count: int) -> tuple[dic
         count: its first examples, no more than there are.
 
     Returns:
-        The arguments, and float32 (count, H, W, C): known pixels in front of grey, or the small picture enlarged.
+        The arguments, and float32 (count, H, W, C): known pixels in front of grey, or the small picture enlarged;
+        nothing but grey where other things are told.
     """
     conditions, (height, width, _) = model.recipe.conditions, model.info.shape
     x0, known = np.asarray(examples["x0"][:count]), examples.get("cond")
     parts = dict(known) if isinstance(known, Mapping) else {"label": known}
     cond: dict[str, Any] = {name: np.asarray(parts[name])[:count] for name in model.told & parts.keys()}
-    seen, observed = x0, None
+    seen, observed = np.zeros_like(x0), None
     if conditions.smaller:
         small = AveragePool(factor=max(conditions.smaller))(jnp.asarray(x0))
         cond["image"] = seen = np.asarray(enlarged(small, (height, width)))
     if conditions.holes:
         hole = np.asarray(center((height, width)))
         observed = np.broadcast_to(~hole, x0.shape[:3]), x0
-        seen = np.where(hole[:, :, None], seen if conditions.smaller else 0.0, x0)
+        seen = np.where(hole[:, :, None], seen, x0)
     return {"cond": cond or None, "observed": observed}, seen
 
 
@@ -45,11 +45,11 @@ def sheet(
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """`(pictures, path, network evaluations of a sample)`, uint8.
 
-    Pictures (rows * n, H, W, C), n a row: what is seen, `SAMPLES` samples of each, and the truth; the path is of n
-    samples at each time of the grid.
+    Pictures (rows, n, H, W, C): what is seen, `SAMPLES` samples of each, and the truth; the path is of n samples at
+    each time of the grid.
     """
     given, seen = told_all(model, examples, count)
     drawn = [model.draw(params, count=len(seen), sampler=sampler, seed=seed, **given) for seed in range(SAMPLES)]
     path, _ = model.draw(params, count=len(seen), sampler=sampler, trajectory=True, **given)
     truth = model.pixels(np.asarray(examples["x0"][: len(seen)]))
-    return np.concatenate([model.pixels(seen), *(x for x, _ in drawn), truth]), path, drawn[0][1]
+    return np.stack([model.pixels(seen), *(x for x, _ in drawn), truth]), path, drawn[0][1]
