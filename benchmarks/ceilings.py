@@ -4,13 +4,13 @@ Whatever a network achieves is to be read against these, not against a data shee
 library, precision and threads.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from benchmarks.flops import of
 from benchmarks.timing import compiled, repeated, spread
 
 ENOUGH, REPEATS = 0.02, 7  # seconds of one call from which on its timing is trusted
@@ -36,15 +36,12 @@ def measure(dtype: str) -> dict[str, float]:
     def product(side: int) -> tuple[Callable[[], Any], float]:
         a = jnp.ones((side, side), dtype)
         program = compiled(jax.jit(jnp.matmul), a, a)
-        return lambda: program.run(a, a), 2.0 * side**3
+        return lambda: program.run(a, a), program.flops
 
     def convolution(count: int) -> tuple[Callable[[], Any], float]:
         x, kernel = jnp.ones((count, SIDE, SIDE, CHANNELS), dtype), jnp.ones((3, 3, CHANNELS, CHANNELS), dtype)
-        apply = lambda x, k: jax.lax.conv_general_dilated(
-            x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        program = compiled(jax.jit(apply), x, kernel)
-        return lambda: program.run(x, kernel), convolution_flops(count)
+        program = compiled(jax.jit(convolve), x, kernel)
+        return lambda: program.run(x, kernel), program.flops
 
     def copy(count: int) -> tuple[Callable[[], Any], float]:
         x = jnp.zeros(count, jnp.float32)
@@ -55,7 +52,12 @@ def measure(dtype: str) -> dict[str, float]:
     return {name: grown(make, sizes) for name, (make, sizes) in makes.items()}
 
 
+def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The convolution that is measured, x (B, H, W, C) by a kernel (h, w, C, c)."""
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
 def convolution_flops(count: int) -> float:
-    """Of the 3 x 3 convolution that is measured: a pixel at an edge has fewer neighbours."""
-    taps = math.prod(3 * side - 2 for side in (SIDE, SIDE))
-    return 2.0 * count * taps * CHANNELS**2
+    """Of the 3 x 3 convolution that is measured, of `count` pictures; for PyTorch, which makes the same one."""
+    shapes = (count, SIDE, SIDE, CHANNELS), (3, 3, CHANNELS, CHANNELS)
+    return of(convolve, *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
