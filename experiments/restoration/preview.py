@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.conditions import center, enlarged
+from experiments.conditions import known_pixels, made_smaller
 from experiments.model import Model
 from experiments.recipe import Sampler
-from jaxdiff.conditioning.operators import AveragePool
 
 SAMPLES = 3
 
@@ -25,18 +25,16 @@ def told_all(model: Model, examples: Mapping[str, Any], count: int) -> tuple[dic
         The arguments, and float32 (count, H, W, C): known pixels in front of grey, or the small picture enlarged;
         nothing but grey where other things are told.
     """
-    conditions, (height, width, _) = model.recipe.conditions, model.info.shape
+    conditions = model.recipe.conditions
     x0, known = np.asarray(examples["x0"][:count]), examples.get("cond")
     parts = dict(known) if isinstance(known, Mapping) else {"label": known}
     cond: dict[str, Any] = {name: np.asarray(parts[name])[:count] for name in model.told & parts.keys()}
-    seen, observed = np.zeros_like(x0), None
+    seen, observed, keys = np.zeros_like(x0), None, jax.random.split(jax.random.key(0), len(x0))
     if conditions.smaller:
-        small = AveragePool(factor=max(conditions.smaller))(jnp.asarray(x0))
-        cond["image"] = seen = np.asarray(enlarged(small, (height, width)))
+        cond["image"] = seen = np.asarray(made_smaller(keys, jnp.asarray(x0), conditions.smaller))
     if conditions.holes:
-        hole = np.asarray(center((height, width)))
-        observed = np.broadcast_to(~hole, x0.shape[:3]), x0
-        seen = np.where(hole[:, :, None], seen, x0)
+        mask = np.asarray(known_pixels(keys, (x0.shape[1], x0.shape[2]), conditions.holes))
+        observed, seen = (mask, x0), np.where(mask[..., None], x0, seen)
     return {"cond": cond or None, "observed": observed}, seen
 
 
