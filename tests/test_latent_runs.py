@@ -2,13 +2,15 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
 import tiny
 from PIL import Image
 
-from experiments import cli, codes, evaluate, export, latents, restore, sample, train
+from benchmarks import latent as benchmark
+from experiments import cli, codes, evaluate, export, latents, networks, restore, sample, train
 from experiments.data import Folder
 from experiments.errors import UserError
 from experiments.evaluation import BASELINE, RECONSTRUCTED
@@ -229,3 +231,32 @@ def test_codes_of_as_many_numbers_as_the_picture_keep_it(root, data):
     assert (codes.bicubic(test, 1) == test).all()
     few, more = ((codes.pca(train_tiles, test, n) - test.astype(float)).std() for n in (2, 20))
     assert more < few
+
+
+class Means:
+    """A judge that sees colours."""
+
+    def features(self, tiles):
+        return tiles.astype(np.float32).mean((1, 2))
+
+    def accuracy(self, tiles):
+        return 0.25
+
+
+@pytest.mark.slow
+def test_the_benchmark_trains_within_budgets_and_judges_all_sets(root, data, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "images_of", lambda *_: Folder(folder=data[1], size=64, tile=64, tiles=8).load())
+    monkeypatch.setattr(benchmark, "PROBE", 1)
+    small = networks.UNet(channels=8, multipliers=(1,), patch=8, blocks=1, attention=(), head_dim=8)
+    monkeypatch.setattr(benchmark, "PIXELS", dict.fromkeys(benchmark.PIXELS, small))
+    monkeypatch.setattr(benchmark, "train_judge", lambda *_, **__: Means())
+    out = root / "benchmark"
+    flags = ["--folder", data[1], "--runs", str(out), "--autoencoder", "1", "--diffusion", "1"]
+    files = ["--json", str(root / "latent.json"), "--picture", str(root / "latent.png")]
+    monkeypatch.setattr(sys, "argv", ["latent", *flags, *files])
+    benchmark.main()
+    result = json.loads((root / "latent.json").read_text())
+    trained = {*benchmark.NAMES.values(), "autoencoder"}
+    assert set(result["training"]) == trained and len(result["sets"]) == 3 + len(benchmark.NAMES)
+    assert all(row["steps"] >= 1 for row in result["training"].values())
+    assert benchmark.table(result) in capsys.readouterr().out and (root / "latent.png").exists()
