@@ -42,7 +42,7 @@ PIXELS = {
 STAGES = ("autoencoder", "latent", *PIXELS, "judge")
 NAMES = {"latent": "latents", "pixels": "pixels, patch 2", "pixels-4": "pixels, patch 4"}
 WARM, PROBE = 3, 20
-JUDGES, COLUMNS = 1, 6
+JUDGES, COLUMNS = 1, 4
 
 
 def images_of(folder: str, data_dir: str | None) -> Images:
