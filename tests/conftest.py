@@ -27,6 +27,14 @@ def programs_of_one_module():
     gc.collect()
 
 
+@pytest.fixture(scope="module")
+def compile_quickly():
+    """For modules that compile much and compute little: whole runs of the command line, layouts of many devices."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def pytest_collection_modifyitems(config, items):
     """Deselect `slow` unless asked for by `-m`; skip `gpu` where there is none."""
     if not config.option.markexpr:

@@ -260,12 +260,10 @@ class TestPublished:
         assert np.bincount(labels).tolist() == counts
         assert idx_module.read_idx(folder / "t10k-images-idx3-ubyte.gz").shape == (10_000, 28, 28)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("source", "name", "counts"),
-        [
-            (FashionMnist, "fashion-mnist", [6000] * 10),
-            pytest.param(Mnist, "mnist", MNIST_COUNTS, marks=pytest.mark.slow),
-        ],
+        [(FashionMnist, "fashion-mnist", [6000] * 10), (Mnist, "mnist", MNIST_COUNTS)],
     )
     def test_counts_and_pixels(self, source, name, counts, tmp_path):
         folder = raw_folder(name)

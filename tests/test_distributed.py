@@ -99,12 +99,14 @@ def test_only_process_0_writes(both):
     assert "step/s" in processes.said(0) and "step/s" not in processes.said(1)
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_where_two_stopped(both, alone, tmp_path):
     out = shutil.copytree(both[0], tmp_path / "run")
     train.main(["digits", "--out", str(out), *SMALL, "--devices", "1", "--resume"])
     assert_same_run(out, alone, MIDDLE + 1)
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_where_one_stopped(alone, tmp_path):
     """With two devices each."""
     out = shutil.copytree(alone, tmp_path / "run")

@@ -17,6 +17,7 @@ from experiments.evaluation import BASELINE, RECONSTRUCTED
 from experiments.loading import load
 
 pytest.importorskip("tensorflow_datasets")
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 PROGRAMS = {"train": train, "sample": sample, "evaluate": evaluate, "restore": restore}
 STEPS = [

@@ -14,6 +14,8 @@ from experiments.data.levels import from_levels, to_levels
 from experiments.errors import UserError
 from jaxdiff.networks import DiT, OneHot, UNet, functional
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 SMALL = [
     *("--network.channels", "16", "--network.multipliers", "1", "--network.blocks", "1", "--network.attention"),
     *("8", "--network.head-dim", "16", "--devices", "1", "--batch-size", "32", "--steps", "100", "--log-every", "20"),
@@ -41,7 +43,7 @@ def make(kind, states=None):
     return functional(lambda rngs: OneHot(INNER[kind], (4, 4, 2), tokens=3, states=states, rngs=rngs))
 
 
-@pytest.mark.parametrize("kind", ["unet", "dit"])
+@pytest.mark.parametrize("kind", [pytest.param("unet", marks=pytest.mark.slow), "dit"])
 def test_a_network_of_numbers_gives_logits_of_tokens(kind):
     init, apply = make(kind)
     # Away from the zeros that make a fresh network constant.
@@ -95,6 +97,7 @@ def test_a_run_draws_black_and_white_digits(finished):
     assert {*np.unique(np.asarray(Image.open(finished / "forward.png").convert("L")))} >= {0, 255}
 
 
+@pytest.mark.slow
 def test_its_likelihood_stands_beside_counting(finished, capsys):
     result = evaluate.main([str(finished), "--samples", "64"])
     found = result["likelihood"]

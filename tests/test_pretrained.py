@@ -370,6 +370,7 @@ def test_other_schedulers_are_refused(config, message, tmp_path):
         scheduler.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command_draws_pictures_and_latents(copied, tmp_path, capsys):
     table = json.dumps({"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "clip_sample": True})
     folders = {name: copied(name) for name in ("digits", "dit")}

@@ -18,6 +18,8 @@ from experiments.restoration.evaluation import samples_of, seam
 from experiments.restoration.tasks import tasks_of
 from jaxdiff.types import is_traced
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 FLAGS = ["--data", "digits", "--network.patch", "1", "--network.multipliers", "1", "--network.channels", "16"]
 FLAGS += ["--steps", "60", "--log-every", "30", "--ema", "0.9", "--batch-size", "32", "--sampler.steps", "4"]
 
@@ -76,6 +78,7 @@ def test_restore_asks_the_run_that_was_trained_for_it(restorer):
         restore.main([str(restorer), *smaller, "--factor", "4", "--method", "trained"])
 
 
+@pytest.mark.slow
 def test_what_is_learned_of_a_small_picture_is_what_it_lacks(tmp_path):
     """Samples agree with the small picture; and the denoiser at t = 1 with an untrained network is the enlarged one."""
     out = tmp_path / "run"
@@ -118,6 +121,7 @@ def test_a_run_that_was_never_without_is_not_asked_without(tmp_path):
         model.draw(params, told, 2, sampler=guided, observed=known)
 
 
+@pytest.mark.slow
 def test_embeddings_are_told_and_used(tmp_path):
     rows = np.eye(10, dtype=np.float32)[np.asarray(Digits().load().train.labels)]
     np.save(tmp_path / "rows.npy", rows)
@@ -132,6 +136,7 @@ def test_embeddings_are_told_and_used(tmp_path):
     np.testing.assert_array_equal(draw(None), draw({"embedding": np.zeros((4, 10), np.float32)}))
 
 
+@pytest.mark.slow
 def test_a_report_needs_no_picture_that_the_run_cannot_draw(tmp_path):
     rows = np.eye(10, dtype=np.float32)[np.asarray(Digits().load().train.labels)]
     np.save(tmp_path / "rows.npy", rows)

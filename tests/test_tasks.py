@@ -93,6 +93,7 @@ def test_the_kept_sentence_is_learned(kept, capsys):
     assert json.loads((kept / "evaluation.json").read_text())["about"]["votes"] == 3
 
 
+@pytest.mark.slow
 def test_an_abstract_is_summarised(kept, capsys):
     sample.main([str(kept), "--count", "1", "--prompt", "Nets are old 3. We propose a net. We propose a tree."])
     assert capsys.readouterr().out.strip() in ("We propose a net.", "We propose a tree.")
@@ -100,6 +101,7 @@ def test_an_abstract_is_summarised(kept, capsys):
         sample.main([str(kept), "--prompt", "One. " * 6])
 
 
+@pytest.mark.slow
 def test_written_summaries_run(tmp_path, capsys):
     sizes = ("--data.vocabulary", "300", "--data.abstract-length", "40", "--data.summary-length", "12", "--steps", "20")
     out = finished("summarize_written", tmp_path, *sizes, "--sampler.steps", "6")

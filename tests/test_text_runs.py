@@ -23,6 +23,8 @@ from experiments.text.prompt import parse
 from experiments.text.show import MASK, shown
 from jaxdiff import grids, solvers
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 INFO = DataInfo(shape=(12,), tokens=4, tokenizer=Characters(symbols="abc "))
 FLAGS = [
     *("--network.width", "32", "--network.depth", "1", "--network.heads", "2", "--data.length", "16", "--devices", "1"),
@@ -64,6 +66,7 @@ def test_what_a_prompt_says_stays(finished, solver, capsys):
     assert all(len(t) == 10 and t.startswith("the ") and t.endswith(" a") and MASK not in t for t in texts)
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_text_measures_every_solver(finished, tmp_path):
     result = text_benchmark.measure([str(finished)], [2], samples=4, repeats=1, windows=4, draws=4)
     assert {row["solver"] for row in result["points"]} == {*text_benchmark.MASKED}
@@ -74,6 +77,7 @@ def test_the_benchmark_of_text_measures_every_solver(finished, tmp_path):
     assert (tmp_path / "text.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_bits_of_characters_are_learned_by_gaussian_diffusion(text_file, tmp_path):
     recipe = dataclasses.replace(
         text_embed.recipe(),
@@ -99,6 +103,7 @@ def test_bits_of_characters_are_learned_by_gaussian_diffusion(text_file, tmp_pat
     assert (tmp_path / "bits" / "samples.txt").read_text().strip()
 
 
+@pytest.mark.slow
 def test_a_network_of_blocks_is_sampled_by_blocks_with_its_cache(text_file, tmp_path, capsys):
     out = tmp_path / "blocks"
     train.main(["text_file", "--data.path", text_file, "--out", str(out), *FLAGS, "--network.block", "4"])

@@ -164,6 +164,7 @@ def test_profile_writes_a_trace(tmp_path):
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
 
 
+@pytest.mark.slow
 def test_every_network_trains_from_the_command_line(tmp_path):
     small = ["--steps", "2", "--sampler.steps", "2", "--batch-size", "16", "--devices", "1"]
     for network, flags in {

@@ -243,6 +243,7 @@ def test_the_weight_of_each_noise_level_is_learned_beside_the_network(tmp_path):
     assert model.draw(params, None, 2, sampler=model.recipe.sampler)[0].shape == (2, 8, 8, 1)
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_float32_parameters_and_remat_changes_nothing():
     small = DiT(width=32, depth=1, heads=2, patch=4)
     run = lambda network: train.run(tiny.recipe(steps=10, network=network), tiny.arrays(10), devices=ONE)
