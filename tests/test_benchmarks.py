@@ -53,10 +53,12 @@ def test_the_benchmark_of_composition_has_a_row_for_each_method(tmp_path):
     setting = composition_measures.Setting(model, params, Guess(), real, sampler, 2.0, 1)
     *_, (figures, shown) = composition.measure(setting, [12, 14], panoramas=2, edits=6)
     result = json.loads(json.dumps(figures))
-    assert [row["method"] for row in result["canvases"]].count(composition.REAL) == 2
-    assert len(result["canvases"]) == 4 + 3 and all(row["count"] == 90 for row in result["canvases"])
+    methods = [composition.OURS, composition.HARD, composition.SUM, composition.PASTE, composition.REAL]
+    elsewhere = [method for method in methods if method != composition.SUM]  # at the first width alone
+    assert [row["method"] for row in result["canvases"]] == methods + elsewhere
+    assert all(row["count"] == 90 for row in result["canvases"])
     assert all(row["over_real"] == 1 for row in result["canvases"] if row["method"] == composition.REAL)
-    assert composition.tables(result).count("| 8 x ") == 7 and len(shown) == 4 + 1 + 7
+    assert composition.tables(result).count("| 8 x ") == 5 + 4 and len(shown) == 5 + 1 + 7
     assert composition.draw(shown).startswith(b"\x89PNG")
 
 
