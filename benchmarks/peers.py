@@ -15,8 +15,8 @@ import torch
 import torch._inductor.config as inductor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from benchmarks.ceilings import CHANNELS, ENOUGH, PICTURES, REPEATS, SIDE, SIDES, convolution_flops
-from benchmarks.timing import WARM_UP, spread
+from benchmarks.ceilings import CHANNELS, PICTURES, SIDE, SIDES, Call, convolution_flops, grown
+from benchmarks.timing import WARM_UP
 
 WAYS = ("eager", "channels_last", "compile", "compile, frozen")
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -107,25 +107,18 @@ def ceilings(precision: str) -> dict[str, float]:
     """What `benchmarks.ceilings` measures of matrix products and convolutions, in PyTorch."""
     kind = {"device": device(), "dtype": getattr(torch, precision)}
 
-    def grown(sizes: tuple[int, ...], make: Callable[[int], tuple[Callable[[], Any], float]]) -> float:
-        rate = 0.0
-        for size in sizes:
-            call, work = make(size)
-            seconds = spread(repeated(call, REPEATS)[1])["median"]
-            rate = work / seconds
-            if seconds > ENOUGH:
-                break
-        return rate
+    seconds = lambda call, repeats: repeated(call, repeats)[1]
+    draw = lambda *shape: torch.randn(shape, **kind)
 
-    def product(side: int) -> tuple[Callable[[], Any], float]:
-        a = torch.ones(side, side, **kind)
+    def product(side: int) -> tuple[Call, float]:
+        a = draw(side, side)
         return lambda: a @ a, 2.0 * side**3
 
-    def convolution(count: int) -> tuple[Callable[[], Any], float]:
-        x, kernel = torch.ones(count, CHANNELS, SIDE, SIDE, **kind), torch.ones(CHANNELS, CHANNELS, 3, 3, **kind)
+    def convolution(count: int) -> tuple[Call, float]:
+        x, kernel = draw(count, CHANNELS, SIDE, SIDE), draw(CHANNELS, CHANNELS, 3, 3)
         return lambda: torch.nn.functional.conv2d(x, kernel, padding=1), convolution_flops(count)
 
-    return {"product": grown(SIDES, product), "convolution": grown(PICTURES, convolution)}
+    return {"product": grown(product, SIDES, seconds), "convolution": grown(convolution, PICTURES, seconds)}
 
 
 def training_step(

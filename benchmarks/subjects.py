@@ -74,16 +74,25 @@ def process() -> Gaussian:
     return Gaussian(schedule=schedules.FromBetas.linear(), prediction=predictions.eps())
 
 
-def subject(name: str, precision: str, arrays: dict[str, Any] | None = None, *, flash: bool = False) -> Subject:
+def subject(
+    name: str,
+    precision: str,
+    arrays: dict[str, Any] | None = None,
+    *,
+    flash: bool = False,
+    sampled: bool = False,
+) -> Subject:
     """One of `CONFIGS` with parameters of its own, or those in `arrays`, named as diffusers names them.
 
     Args:
         precision: dtype of the computation; parameters are float32.
         flash: attend by cuDNN's kernel on a GPU.
+        sampled: give the parameters in the dtype that they are computed in.
     """
     config = CONFIGS[name]
     make = pretrained.architecture(config, dtype=jnp.dtype(precision), flash=flash)
     init, apply = networks.functional(make)
     module: Any = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
     params = jax.jit(init)(jax.random.key(0)) if arrays is None else pretrained.convert(config, arrays)[1]
+    params = networks.in_compute_dtype(make)(params) if sampled else params
     return Subject(process(), apply, params, module.shape, module.num_classes)

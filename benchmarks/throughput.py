@@ -45,9 +45,8 @@ def of_run(directory: str) -> Subject:
     from experiments.loading import load  # Orbax and the data's own packages
 
     model, params, _ = load(directory)
-    return Subject(
-        model.process, model.apply, jax.tree.map(jnp.asarray, params), model.info.shape, len(model.info.classes)
-    )
+    params = model.cast(jax.tree.map(jnp.asarray, params))
+    return Subject(model.process, model.apply, params, model.info.shape, len(model.info.classes))
 
 
 def half(x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
@@ -142,7 +141,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         model = peers.network(CONFIGS[arguments.network])
         arrays = peers.arrays(model)
     given = (
-        subject(arguments.network, arguments.precision, arrays, flash=arguments.flash)
+        subject(arguments.network, arguments.precision, arrays, flash=arguments.flash, sampled=True)
         if named
         else of_run(arguments.network)
     )

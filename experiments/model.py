@@ -55,6 +55,7 @@ class Model:
             about = About(tokens=info.tokens, states=states, features=info.features, told=known)
             make = recipe.network.make(info.shape, len(info.classes), about)
             self.init, self.apply = networks.functional(make)
+            self.cast = networks.in_compute_dtype(make)
             self._block: int | None = getattr(recipe.network, "block", None)
             self._cached = networks.cached(make) if self._block else None
         except ValueError as error:
@@ -157,7 +158,7 @@ class Model:
                 "an autoencoder draws no samples; train a diffusion in its latents: "
                 "python -m experiments.train latent --latents RUN"
             )
-        batch_size = min(batch_size, count)
+        batch_size, params = min(batch_size, count), self.cast(params)
         sample = functools.partial(self._sample, record=record) if record else self._sample
         finish = np.asarray if self.info.tokenizer is not None else self.pixels
         dtype = jnp.int32 if self.info.tokens else jnp.float32
@@ -214,7 +215,7 @@ class Model:
 
     def denoiser(self, params: Any, observed: tuple[Any, Any] | None = None) -> Any:
         """`(x_t, t, cond) -> E[x0 | x_t, cond]`, given `(mask, value)` of known elements."""
-        denoise = self.process.denoiser(jax.tree_util.Partial(self.apply, params), observed)
+        denoise = self.process.denoiser(jax.tree_util.Partial(self.apply, self.cast(params)), observed)
         return Residual(denoise=denoise, schedule=self.process.schedule) if self.recipe.conditions.residual else denoise
 
     @property

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from jax.test_util import check_grads
 
-from jaxdiff.networks import MLP, DiT, UNet, functional
+from jaxdiff.networks import MLP, DiT, UNet, functional, in_compute_dtype
 from jaxdiff.networks.attention import SelfAttention, attend
 from jaxdiff.networks.block import Block
 from jaxdiff.networks.dropout import dropout
@@ -91,6 +91,19 @@ def test_bfloat16_computes_near_float32_and_returns_float32(name):
     assert output.dtype == jnp.float32
     assert float(jnp.abs(output - exact).max()) < 0.1 * float(jnp.abs(exact).max())
     assert float(jnp.abs(output - exact).max()) > 0
+
+
+@each
+def test_parameters_in_the_dtype_that_they_are_computed_in_give_the_same_output(name):
+    network, shape, options = NETWORKS[name]
+    make = lambda rngs: network(shape, num_classes=3, two_times=True, dtype=jnp.bfloat16, **options, rngs=rngs)
+    params, args = perturbed(name), (batch(name), TIMES, LABELS)
+    cast = in_compute_dtype(make)(params)
+    assert jax.tree.structure(cast) == jax.tree.structure(params)
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(cast)}
+    assert dtypes == {jnp.dtype("bfloat16"), jnp.dtype("float32")}  # the embeddings stay
+    apply = jit(functional(make)[1])
+    assert (apply(cast, *args) == apply(params, *args)).all()
 
 
 @each

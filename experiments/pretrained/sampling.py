@@ -32,6 +32,7 @@ def denoiser(make: Callable[[nnx.Rngs], nnx.Module], params: Params, scheduler: 
     def mean(params: Params, x: Array, t: Array, cond: Array | None = None) -> Array:
         return apply(params, x, t, cond)[..., : x.shape[-1]]
 
+    params = networks.in_compute_dtype(make)(params)
     denoise = scheduler.process.denoiser(jax.tree_util.Partial(mean, params))
     # The smallest magnitude is the quantile of 0, so that all that is left is to clip.
     return denoise if scheduler.limit is None else guidance.dynamic_threshold(denoise, 0.0, scheduler.limit)
