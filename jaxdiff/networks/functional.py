@@ -62,8 +62,8 @@ def in_compute_dtype(make: Callable[[nnx.Rngs], nnx.Module]) -> Callable[[Params
 
     A layer casts its float32 kernel in every call, and a sampler's loop over steps does so in every step. Cast before,
     the parameters of a network in half precision take half the memory, and the output is the same but for what the
-    compiler then fuses otherwise.
-    What is computed in float32 stays so: the embeddings, the scales of norms. Training needs the float32 parameters.
+    compiler then fuses otherwise. What is computed in float32 stays so: the embeddings, the scales of norms. Training
+    needs the float32 parameters.
 
     Args:
         make: as `functional` takes it.
