@@ -52,7 +52,7 @@ def grown(
 
 
 def measure(dtype: str) -> dict[str, float]:
-    """`{product, convolution}` in flop/s and `{copy}` in bytes/s, read and written together, of random numbers."""
+    """`{product, convolution}` of random numbers in flop/s, and `{copy}` in bytes/s, read and written together."""
     draw = lambda *shape: jax.random.normal(jax.random.key(0), shape, dtype)
 
     def product(side: int) -> tuple[Call, float]:
