@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from etils import epath
 
 from benchmarks import results_file
 from benchmarks.composition_measures import (
@@ -37,8 +36,8 @@ from benchmarks.composition_measures import (
     side_by_side,
 )
 from benchmarks.progress import Progress
+from benchmarks.runs import load
 from experiments.judge import train_judge
-from experiments.loading import load
 
 OURS, HARD = "windows of their own region", "estimates cut at the border"
 SUM, PASTE, REAL = "mean of both scores everywhere", "two samples, cut", "real digits, overlaid"
@@ -148,7 +147,7 @@ def main() -> None:
     if not arguments.redraw:
         if arguments.run is None:
             parser.error("a run directory is needed, or --redraw")
-        model, params, step = load(epath.Path(arguments.run))
+        model, params, step = load(arguments.run)
         data: Any = model.recipe.data
         images = data.load()
         train, test = ((np.asarray(split.images[:]), np.asarray(split.labels)) for split in (images.train, images.test))

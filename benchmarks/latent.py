@@ -25,12 +25,12 @@ import jax
 import numpy as np
 
 from benchmarks import results_file
+from benchmarks.runs import load
 from experiments import codes, pictures, recipes, reconstruction, train
 from experiments.data import Batches, Folder, Images
 from experiments.info import DataInfo
 from experiments.judge import train_judge
 from experiments.latents import encoded
-from experiments.loading import load
 from experiments.model import Model
 from experiments.networks import UNet
 from jaxdiff.metrics import frechet_distance, kernel_distance, nearest_distance

@@ -29,6 +29,7 @@ import numpy as np
 from benchmarks import results_file
 from benchmarks.pareto_fronts import BUDGETS, Point, best_grids, compare, front, plot, summary, table
 from benchmarks.progress import Progress
+from benchmarks.runs import load
 from benchmarks.solver_errors import DETERMINISTIC, steps_within
 from benchmarks.subjects import process
 from benchmarks.timing import compiled, repeated, spread
@@ -123,8 +124,6 @@ def typical(x: np.ndarray, exact: np.ndarray) -> float:
 
 def of_run(directory: str) -> tuple[Any, tuple[int, ...]]:
     """The denoiser of a finished run at the table's noise levels, and the shape of its data."""
-    from experiments.loading import load  # Orbax and the data's own packages
-
     model, params, _ = load(directory)
     denoise = model.denoiser(jax.tree.map(jnp.asarray, params))
     classes = len(model.info.classes)
@@ -140,12 +139,12 @@ def _at_the_same_noise(schedule: Any, denoise: Any, x: jax.Array, t: Any, cond: 
 
 def measured(directory: str | None, peer: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each case as soon as it is there."""
+    network = of_run(directory) if directory else None
     for seed in SEEDS:
         name = f"mixture {seed}"
         yield name, case(mixture(seed).denoiser(process().schedule), (DIMENSIONS,), rms, name, COUNT, peer)
-    if directory:
-        denoise, shape = of_run(directory)
-        yield NETWORK, case(denoise, shape, typical, NETWORK, PICTURES, peer)
+    if network is not None:
+        yield NETWORK, case(*network, typical, NETWORK, PICTURES, peer)
 
 
 def main() -> None:

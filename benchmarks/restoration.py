@@ -23,9 +23,9 @@ import numpy as np
 
 from benchmarks import results_file
 from benchmarks.progress import Progress
+from benchmarks.runs import load
 from experiments.conditions import Conditions
 from experiments.data import Images, from_pixels
-from experiments.loading import load
 from experiments.model import Model
 from experiments.recipe import Sampler
 from experiments.restoration.baselines import baselines

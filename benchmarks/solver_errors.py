@@ -188,16 +188,15 @@ def on_the_oracle(budgets: tuple[int, ...] = (5, 10, 20, 50, 100), count: int = 
 
 
 def on_digits(
-    folder: str, budgets: tuple[int, ...] = (10, 20, 50), count: int = 192, batch: int = 64
+    loaded: tuple[Any, Any, int], budgets: tuple[int, ...] = (10, 20, 50), count: int = 192, batch: int = 64
 ) -> dict[str, Any]:
-    """Errors of the model of a finished run on the digits, one label for each sample, no guidance."""
+    """Errors of the model of a finished run on the digits (`benchmarks.runs.load`), one label a sample, no guidance."""
     from experiments.data import digits, to_pixels
     from experiments.judge import train_judge
-    from experiments.loading import load
     from experiments.scores import proportional_labels
     from jaxdiff.metrics import frechet_distance
 
-    model, params, step = load(folder)
+    model, params, step = loaded
     (train, train_labels), (test, _) = ((p[..., None], t.astype(np.int32)) for p, t in digits.arrays().values())
     judge = train_judge(train, train_labels, 10, seed=0)
     features, order = judge.features(test), np.random.default_rng(0)

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results_file
+from benchmarks.runs import load
 from benchmarks.solver_errors import STOCHASTIC, on_digits, on_the_oracle
 
 Rows = dict[str, list[dict[str, Any]]]
 
 
-def measured(measure: Any, *arguments: str) -> dict[str, Any]:
+def measured(measure: Any, *arguments: Any) -> dict[str, Any]:
     """A measurement with what it was made on."""
     wall, processor = time.perf_counter(), time.process_time()
     result = measure(*arguments)
@@ -143,9 +144,10 @@ def main() -> None:
     arguments = parser.parse_args()
     parts = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
     if not arguments.redraw:
+        loaded = load(arguments.run) if arguments.run else None
         parts["oracle"] = rounded(measured(on_the_oracle))
-        if arguments.run:
-            parts["digits"] = rounded(measured(on_digits, arguments.run))
+        if loaded:
+            parts["digits"] = rounded(measured(on_digits, loaded))
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(parts, separators=(",", ":")).replace('},{"', '},\n{"') + "\n")
     for name, part in parts.items():

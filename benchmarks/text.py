@@ -18,12 +18,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from etils import epath
 
 from benchmarks import results_file
 from benchmarks.progress import Progress
+from benchmarks.runs import load
 from experiments.bounds import bound
-from experiments.loading import load
 from experiments.model import Model
 from experiments.processes import Masked
 from experiments.recipe import Sampler
@@ -79,7 +78,7 @@ def point(model: Model, params: Any, sampler: Sampler, judge: Any, *, samples: i
 
 
 def measure(runs: list[str], steps: list[int], samples: int, repeats: int, windows: int, draws: int) -> dict[str, Any]:
-    loaded = {Path(run).name: load(epath.Path(run)) for run in runs}
+    loaded = {Path(run).name: load(run) for run in runs}
     texts: Any = next(iter(loaded.values()))[0].recipe.data.load()
     for name, (model, _, _) in loaded.items():
         if model.info.checksum != texts.checksum:

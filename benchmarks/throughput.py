@@ -26,6 +26,7 @@ import numpy as np
 
 from benchmarks import ceilings, results_file
 from benchmarks.progress import Progress
+from benchmarks.runs import load
 from benchmarks.subjects import CONFIGS, Subject, subject
 from benchmarks.timing import compiled, repeated, spread
 from jaxdiff import grids, guidance, parallel, sample, solvers
@@ -42,8 +43,6 @@ SOLVERS: dict[str, Any] = {
 
 def of_run(directory: str) -> Subject:
     """A finished run; its labels are the classes of the data."""
-    from experiments.loading import load  # Orbax and the data's own packages
-
     model, params, _ = load(directory)
     params = model.cast(jax.tree.map(jnp.asarray, params))
     return Subject(model.process, model.apply, params, model.info.shape, len(model.info.classes))
@@ -130,6 +129,7 @@ def noise(batch: int, shape: tuple[int, ...]) -> np.ndarray:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     peer, named = arguments.peer == "diffusers", arguments.network in CONFIGS
+    given = None if named else of_run(arguments.network)
     say = Progress(arguments.network, 4 + peer * 5)
     result: dict[str, Any] = {"ceilings": {"jax": ceilings.measure(arguments.precision)}}
     say("ceilings of the device")
@@ -140,11 +140,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         say("ceilings of PyTorch")
         model = peers.network(CONFIGS[arguments.network])
         arrays = peers.arrays(model)
-    given = (
-        subject(arguments.network, arguments.precision, arrays, flash=arguments.flash, sampled=True)
-        if named
-        else of_run(arguments.network)
-    )
+    if given is None:
+        given = subject(arguments.network, arguments.precision, arrays, flash=arguments.flash, sampled=True)
     if peer:
         grid = jnp.asarray(peers.times(arguments.solver, arguments.steps))
     else:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import compile as compilation
-from benchmarks import overhead, page, pareto, pareto_fronts, scaling, throughput, train
+from benchmarks import overhead, page, pareto, pareto_fronts, scaling, solvers, throughput, train
 from benchmarks.ceilings import SIDE, convolution_flops
 from benchmarks.flops import of
 from benchmarks.subjects import CONFIGS, subject
@@ -123,6 +123,23 @@ def test_throughput_refuses_what_cannot_be_raced(capsys, monkeypatch):
         with pytest.raises(SystemExit):
             throughput.main()
         assert message in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_there_is_refused_before_anything_is_measured(capsys, monkeypatch, tmp_path):
+    empty = str(tmp_path)
+    for program, flags in (
+        (throughput, ["--network", empty]),
+        (pareto, ["--run", empty, "--json", f"{empty}/j"]),
+        (solvers, ["--run", empty, "--json", f"{empty}/j"]),
+    ):
+        monkeypatch.setattr(sys, "argv", ["benchmark", *flags])
+        with pytest.raises(SystemExit) as stopped:
+            program.main()
+        printed = capsys.readouterr()
+        assert stopped.value.code == 2 and printed.out == ""
+        assert printed.err == f"error: needed a run directory with a config.json, got {empty}; train one: " + (
+            "python -m experiments.train digits\n"
+        )
 
 
 def test_a_front_and_the_evaluations_it_needs():
