@@ -16,6 +16,7 @@ import importlib.util
 import os
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,12 +99,19 @@ def ours(given: Subject, arguments: argparse.Namespace, grid: jax.Array, say: Pr
     return found, np.asarray(samples)
 
 
-def theirs(model: Any, given: Subject, arguments: argparse.Namespace, say: Progress) -> tuple[dict[str, Any], Any]:
-    """Figures of diffusers in each way to run it, and its samples from the same noise."""
+def theirs(
+    found: dict[str, Any],
+    model: Any,
+    given: Subject,
+    arguments: argparse.Namespace,
+    say: Progress,
+    keep: Callable[[], None],
+) -> Any:
+    """Samples of diffusers from the same noise; its figures in each way to run it go into `found`."""
     torch, peers = (importlib.import_module(name) for name in ("torch", "benchmarks.peers"))
     labels = torch.arange(arguments.batch, device=peers.device()) % given.classes if given.classes else None
     x = torch.tensor(noise(arguments.batch, given.shape).transpose(0, 3, 1, 2).copy(), device=peers.device())
-    dtype, found, samples = getattr(torch, arguments.precision), {}, None
+    dtype, samples = getattr(torch, arguments.precision), None
     model = model if dtype == torch.float32 else model.to(dtype)
     for way in peers.WAYS:
         if way == "channels_last" and given.classes:
@@ -119,15 +127,17 @@ def theirs(model: Any, given: Subject, arguments: argparse.Namespace, say: Progr
             first, seconds, out = peers.repeated(lambda run=run: run(x), arguments.repeats)
             found[way] = {"first_seconds": first, "seconds": spread(seconds)}
             samples = out.cpu().numpy().transpose(0, 2, 3, 1) if samples is None else samples
+        keep()
         say(f"diffusers, {way}")
-    return found, samples
+    return samples
 
 
 def noise(batch: int, shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((batch, *shape)).astype(np.float32)
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(arguments: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """All figures; `keep` is given what there is after each of them, since a compilation may outlast the patience."""
     peer, named = arguments.peer == "diffusers", arguments.network in CONFIGS
     given = None if named else of_run(arguments.network)
     say = Progress(arguments.network, 4 + peer * 5)
@@ -147,8 +157,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     else:
         grid = grids.uniform(given.process.schedule, arguments.steps)
     result["jaxdiff"], mine = ours(given, arguments, grid, say)
+    keep(result)
     if peer:
-        result["diffusers"], other = theirs(model, given, arguments, say)
+        result["diffusers"] = {}
+        other = theirs(result["diffusers"], model, given, arguments, say, lambda: keep(result))
         result["difference"] = float(np.abs(mine - other).max() / np.abs(other).max())
         result["spread_of_samples"] = float(other.std())
     return result
@@ -209,14 +221,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the figures; nowhere by default")
     arguments = parser.parse_args()
     check(parser, arguments)
-    result = measure(arguments)
     about: dict[str, Any] = {key: value for key, value in vars(arguments).items() if key != "json"}
     about |= results_file.about(jax.devices()[: arguments.devices])
     if arguments.peer == "diffusers":
         about["versions"] |= importlib.import_module("benchmarks.peers").versions()
-    result = {"about": about, **result}
-    print(table(result))
-    results_file.write(arguments.json, result)
+    keep = lambda found: results_file.write(arguments.json, {"about": about, **found})
+    result = measure(arguments, keep)
+    keep(result)
+    print(table({"about": about, **result}))
 
 
 def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:

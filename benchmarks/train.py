@@ -11,6 +11,7 @@ against a matrix product and a convolution in the same run. JAX, Flax and Optax 
 
 import argparse
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,15 @@ def ours(name: str, precision: str, batch: int, repeats: int, flash: bool, say: 
     return found
 
 
-def measure(name: str, precision: str, batch: int, repeats: int, peer: bool, flash: bool) -> dict[str, Any]:
+def measure(
+    name: str, precision: str, batch: int, repeats: int, peer: bool, flash: bool, keep: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """All figures; `keep` is given what there is after each of them, since a compilation may outlast the patience."""
     say = Progress(f"training of {name}", 4 + 3 * peer)
     result: dict[str, Any] = {"ceilings": {"jax": ceilings.measure(precision)}}
     say("ceilings of the device")
     result["jaxdiff"] = ours(name, precision, batch, repeats, flash, say)
+    keep(result)
     if peer:
         from benchmarks import peers
 
@@ -82,6 +87,7 @@ def measure(name: str, precision: str, batch: int, repeats: int, peer: bool, fla
             step = peers.training_step(CONFIGS[name], batch, precision, compiled=way == "compile")
             first, seconds, _ = peers.repeated(step, repeats)
             result["torch"][way] = {"first_seconds": first, "seconds": spread(seconds)}
+            keep(result)
             say(f"PyTorch, {way}")
     return result
 
@@ -145,10 +151,9 @@ def main() -> None:
         from benchmarks import peers
 
         about["versions"] |= peers.versions()
-    found = measure(arguments.network, arguments.precision, arguments.batch, arguments.repeats, peer, arguments.flash)
-    result = {"about": about, **found}
-    print(table(result))
-    results_file.write(arguments.json, result)
+    keep = lambda found: results_file.write(arguments.json, {"about": about, **found})
+    options = arguments.network, arguments.precision, arguments.batch, arguments.repeats, peer, arguments.flash
+    print(table({"about": about, **measure(*options, keep)}))
 
 
 if __name__ == "__main__":
