@@ -42,11 +42,12 @@ SOLVERS: dict[str, Any] = {
 }
 
 
-def of_run(directory: str) -> Subject:
-    """A finished run; its labels are the classes of the data."""
+def of_run(directory: str) -> tuple[Subject, str]:
+    """A finished run and the dtype that its network computes in; its labels are the classes of the data."""
     model, params, _ = load(directory)
     params = model.cast(jax.tree.map(jnp.asarray, params))
-    return Subject(model.process, model.apply, params, model.info.shape, len(model.info.classes))
+    given = Subject(model.process, model.apply, params, model.info.shape, len(model.info.classes))
+    return given, model.recipe.network.dtype
 
 
 def half(x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
@@ -136,10 +137,14 @@ def noise(batch: int, shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((batch, *shape)).astype(np.float32)
 
 
-def measure(arguments: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """All figures; `keep` is given what there is after each of them, since a compilation may outlast the patience."""
-    peer, named = arguments.peer == "diffusers", arguments.network in CONFIGS
-    given = None if named else of_run(arguments.network)
+def measure(
+    given: Subject | None, arguments: argparse.Namespace, keep: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """All figures of a run's network, or of the named one.
+
+    `keep` is given what there is after each of them, since a compilation may outlast the patience.
+    """
+    peer = arguments.peer == "diffusers"
     say = Progress(arguments.network, 4 + peer * 5)
     result: dict[str, Any] = {"ceilings": {"jax": ceilings.measure(arguments.precision)}}
     say("ceilings of the device")
@@ -213,7 +218,7 @@ def main() -> None:
     parser.add_argument("--solver", choices=SOLVERS, default="ddim", help="%(default)s")
     parser.add_argument("--batch", type=int, default=8, help="over all devices; %(default)s")
     parser.add_argument("--steps", type=int, default=10, help="%(default)s")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="%(default)s")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), help="float32; a run has its own")
     parser.add_argument("--flash", action="store_true", help="attend by cuDNN's kernel; on a GPU, in bfloat16")
     parser.add_argument("--devices", type=int, default=1, help="%(default)s")
     parser.add_argument("--peer", choices=("diffusers", "none"), help="default: diffusers where it can race")
@@ -221,12 +226,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the figures; nowhere by default")
     arguments = parser.parse_args()
     check(parser, arguments)
+    given = None
+    if arguments.network not in CONFIGS:
+        given, arguments.precision = of_run(arguments.network)
     about: dict[str, Any] = {key: value for key, value in vars(arguments).items() if key != "json"}
     about |= results_file.about(jax.devices()[: arguments.devices])
     if arguments.peer == "diffusers":
         about["versions"] |= importlib.import_module("benchmarks.peers").versions()
     keep = lambda found: results_file.write(arguments.json, {"about": about, **found})
-    result = measure(arguments, keep)
+    result = measure(given, arguments, keep)
     keep(result)
     print(table({"about": about, **result}))
 
@@ -240,6 +248,9 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
         parser.error("--batch, --steps, --repeats and --devices must be at least 1")
     if arguments.flash and not (named and arguments.precision == "bfloat16"):
         parser.error("--flash is for named networks with --precision bfloat16; a run has its own --network.flash")
+    if arguments.precision and not named:
+        parser.error("--precision is for named networks; a run computes as it was trained, with its --network.dtype")
+    arguments.precision = arguments.precision or "float32"
     if arguments.devices > 1:
         jax.config.update("jax_num_cpu_devices", arguments.devices)  # of CPUs alone, before anything asks for devices
     can = named and solver in ("ddim", "euler", "dpmpp2m", "unipc") and arguments.devices == 1

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from jax.test_util import check_grads
 
-from jaxdiff.networks import MLP, DiT, UNet, functional, in_compute_dtype
+from jaxdiff.networks import MLP, DiT, UNet, functional
 from jaxdiff.networks.attention import SelfAttention, attend
 from jaxdiff.networks.block import Block
 from jaxdiff.networks.dropout import dropout
@@ -91,19 +91,6 @@ def test_bfloat16_computes_near_float32_and_returns_float32(name):
     assert output.dtype == jnp.float32
     assert float(jnp.abs(output - exact).max()) < 0.1 * float(jnp.abs(exact).max())
     assert float(jnp.abs(output - exact).max()) > 0
-
-
-@each
-def test_parameters_in_the_dtype_that_they_are_computed_in_give_the_same_output(name):
-    network, shape, options = NETWORKS[name]
-    make = lambda rngs: network(shape, num_classes=3, two_times=True, dtype=jnp.bfloat16, **options, rngs=rngs)
-    params, args = perturbed(name), (batch(name), TIMES, LABELS)
-    cast = in_compute_dtype(make)(params)
-    assert jax.tree.structure(cast) == jax.tree.structure(params)
-    dtypes = {leaf.dtype for leaf in jax.tree.leaves(cast)}
-    assert dtypes == {jnp.dtype("bfloat16"), jnp.dtype("float32")}  # the embeddings stay
-    apply = jit(functional(make)[1])
-    assert (apply(cast, *args) == apply(params, *args)).all()
 
 
 @each
@@ -235,15 +222,6 @@ def test_sizes_that_cannot_be_built():
         make(DiT, (8, 8, 1), width=16, heads=3)
     with pytest.raises(ValueError, match="divisible by 4"):
         make(DiT, (8, 8, 1), width=12, heads=2, rotary=True)
-
-
-def test_functional_refuses_state_that_apply_could_not_return():
-    class Norm(nnx.Module):
-        def __init__(self, rngs):
-            self.norm = nnx.BatchNorm(2, rngs=rngs)
-
-    with pytest.raises(ValueError, match=r"nnx\.Param alone.*norm\.mean \(BatchStat\)"):
-        functional(Norm)
 
 
 def test_attention_stands_at_the_chosen_heights_alone():

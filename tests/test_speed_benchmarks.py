@@ -115,6 +115,7 @@ def test_the_page_says_where_the_peer_is_ahead():
 def test_throughput_refuses_what_cannot_be_raced(capsys, monkeypatch):
     for flags, message in {
         "--network resnet": "--network must be dit-mini",
+        "--network tests --precision float32": "--precision is for named networks",
         "--flash": "--flash is for named networks with --precision bfloat16",
         "--batch 0": "must be at least 1",
         "--solver heun --peer diffusers": "races named networks by ddim, euler, dpmpp2m and unipc",
