@@ -6,7 +6,10 @@ from typing import Any
 
 
 def load(directory: str | Path) -> tuple[Any, Any, int]:
-    """`(model, averaged parameters, step)` of the newest checkpoint; status 2 where it cannot be read."""
+    """`(model, averaged parameters, step)` of the newest checkpoint; status 2 where it cannot be read.
+
+    As `experiments.cli.program` ends its programs, whose flags need packages that a machine for benchmarks may lack.
+    """
     from experiments import loading  # Orbax and the data's own packages
     from experiments.errors import UserError
 

@@ -85,9 +85,9 @@ def subject(
     """One of `CONFIGS` with parameters of its own, or those in `arrays`, named as diffusers names them.
 
     Args:
-        precision: dtype of the computation; parameters are float32.
+        precision: dtype of the computation.
         flash: attend by cuDNN's kernel on a GPU.
-        sampled: give the parameters in the dtype that they are computed in.
+        sampled: parameters in the dtype that they are computed in, which training cannot use; else in float32.
     """
     config = CONFIGS[name]
     make = pretrained.architecture(config, dtype=jnp.dtype(precision), flash=flash)

@@ -68,6 +68,9 @@ def in_compute_dtype(make: Callable[[nnx.Rngs], nnx.Module]) -> Callable[[Params
     Args:
         make: as `functional` takes it.
 
+    Returns:
+        `cast`; arrays that are in their dtype already come back as they are, so that casting again costs nothing.
+
     Example:
         >>> make = lambda rngs: MLP((2,), width=64, dtype=jnp.bfloat16, rngs=rngs)
         >>> (init, apply), cast = functional(make), in_compute_dtype(make)
