@@ -11,14 +11,13 @@ beside diffusers' where `make test` has installed them. JAX, Flax and Optax are 
 """
 
 import argparse
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from benchmarks import results_file
+from benchmarks import racing, results_file
 from benchmarks.progress import Progress
 from benchmarks.subjects import process
 from benchmarks.timing import compiled, repeated, spread
@@ -109,18 +108,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if min(arguments.batch, arguments.size, arguments.steps, arguments.repeats) < 1:
         parser.error("--batch, --size, --steps and --repeats must be at least 1")
-    there = all(importlib.util.find_spec(name) for name in ("diffusers", "torch"))
-    if arguments.peer == "diffusers" and not there:
-        parser.error("--peer diffusers needs PyTorch and diffusers: pip install .[bench]")
-    peer = there and arguments.peer != "none"
+    peer = racing.with_peer(parser, arguments.peer)
     shape = (arguments.batch, arguments.size, arguments.size, 3)
     rows = measure(shape, arguments.steps, arguments.repeats, peer)
     about: dict[str, Any] = {"shape": shape, "steps": arguments.steps, "repeats": arguments.repeats}
-    about |= results_file.about()
-    if peer:
-        from benchmarks import peers
-
-        about["versions"] |= peers.versions()
+    about |= results_file.about(peer=peer)
     result = {"about": about, "rows": rows}
     print(table(result))
     results_file.write(arguments.json, result)

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import results_file
+from benchmarks import racing, results_file
 from benchmarks.pareto_fronts import BUDGETS, Point, best_grids, compare, front, plot, summary, table
 from benchmarks.progress import Progress
 from benchmarks.runs import load
@@ -150,15 +150,14 @@ def measured(directory: str | None, peer: bool) -> Iterator[tuple[str, dict[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", help="directory of a finished run on pictures; none: the mixtures alone")
-    parser.add_argument("--peer", choices=("diffusers", "none"), default="diffusers", help="%(default)s")
+    parser.add_argument("--peer", choices=("diffusers", "none"), help="default: diffusers where it is installed")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/cpu/pareto.json"), help="%(default)s")
     parser.add_argument("--plot", type=Path, default=Path("docs/pictures/pareto.png"), help="%(default)s")
     parser.add_argument("--redraw", action="store_true", help="measure nothing: tables and plot from the JSON")
     arguments = parser.parse_args()
     if not arguments.redraw:
-        peer, cases, made_on = arguments.peer == "diffusers", {}, results_file.about()
-        if peer:
-            made_on["versions"] |= importlib.import_module("benchmarks.peers").versions()
+        peer, cases = racing.with_peer(parser, arguments.peer), {}
+        made_on = results_file.about(peer=peer)
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         for name, found in measured(arguments.run, peer):
             cases[name] = found

@@ -12,10 +12,15 @@ import jax
 from experiments.hardware import describe_devices, versions
 
 
-def about(devices: Sequence[jax.Device] | None = None) -> dict[str, Any]:
-    """`{command, hardware, versions, date}`; of the first device by default."""
+def about(devices: Sequence[jax.Device] | None = None, *, peer: bool = False) -> dict[str, Any]:
+    """`{command, hardware, versions, date}`, of the first device by default; with the versions of a peer that raced."""
     hardware = describe_devices(jax.devices()[:1] if devices is None else devices)
-    return {"command": command(), "hardware": hardware, "versions": versions(), "date": str(datetime.date.today())}
+    of = versions()
+    if peer:
+        from benchmarks import peers
+
+        of |= peers.versions()
+    return {"command": command(), "hardware": hardware, "versions": of, "date": str(datetime.date.today())}
 
 
 def command() -> str:

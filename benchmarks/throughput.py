@@ -12,9 +12,8 @@ PyTorch and diffusers for `--peer diffusers`.
 """
 
 import argparse
-import importlib.util
+import importlib
 import os
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import ceilings, results_file
+from benchmarks import ceilings, racing, results_file
 from benchmarks.progress import Progress
 from benchmarks.runs import load
 from benchmarks.subjects import CONFIGS, Subject, subject
@@ -230,9 +229,7 @@ def main() -> None:
     if arguments.network not in CONFIGS:
         given, arguments.precision = of_run(arguments.network)
     about: dict[str, Any] = {key: value for key, value in vars(arguments).items() if key != "json"}
-    about |= results_file.about(jax.devices()[: arguments.devices])
-    if arguments.peer == "diffusers":
-        about["versions"] |= importlib.import_module("benchmarks.peers").versions()
+    about |= results_file.about(jax.devices()[: arguments.devices], peer=arguments.peer == "diffusers")
     keep = lambda found: results_file.write(arguments.json, {"about": about, **found})
     result = measure(given, arguments, keep)
     keep(result)
@@ -256,11 +253,7 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
     can = named and solver in ("ddim", "euler", "dpmpp2m", "unipc") and arguments.devices == 1
     if arguments.peer == "diffusers" and not can:
         parser.error("--peer diffusers races named networks by ddim, euler, dpmpp2m and unipc on one device")
-    if arguments.peer is None:
-        there = importlib.util.find_spec("diffusers") is not None and importlib.util.find_spec("torch") is not None
-        arguments.peer = "diffusers" if can and there else "none"
-        if can and not there:
-            print("PyTorch or diffusers is not installed: no peer", file=sys.stderr)
+    arguments.peer = "diffusers" if can and racing.with_peer(parser, arguments.peer) else "none"
 
 
 if __name__ == "__main__":

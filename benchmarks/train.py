@@ -10,7 +10,6 @@ against a matrix product and a convolution in the same run. JAX, Flax and Optax 
 """
 
 import argparse
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import ceilings, results_file
+from benchmarks import ceilings, racing, results_file
 from benchmarks.progress import Progress
 from benchmarks.subjects import CONFIGS, subject
 from benchmarks.timing import compiled, repeated, spread
@@ -140,17 +139,10 @@ def main() -> None:
         parser.error(f"--repeats must be at least 1 and --batch in 1..{PICTURES}")
     if arguments.flash and arguments.precision != "bfloat16":
         parser.error("--flash needs --precision bfloat16")
-    there = all(importlib.util.find_spec(name) for name in ("diffusers", "torch"))
-    if arguments.peer == "torch" and not there:
-        parser.error("--peer torch needs PyTorch and diffusers: pip install .[bench]")
-    peer = there and arguments.peer != "none"
+    peer = racing.with_peer(parser, arguments.peer)
     about: dict[str, Any] = {"network": arguments.network, "batch": arguments.batch, "precision": arguments.precision}
     about["flash"] = arguments.flash
-    about |= results_file.about()
-    if peer:
-        from benchmarks import peers
-
-        about["versions"] |= peers.versions()
+    about |= results_file.about(peer=peer)
     keep = lambda found: results_file.write(arguments.json, {"about": about, **found})
     options = arguments.network, arguments.precision, arguments.batch, arguments.repeats, peer, arguments.flash
     print(table({"about": about, **measure(*options, keep)}))

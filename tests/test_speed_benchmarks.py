@@ -1,5 +1,6 @@
 """The benchmarks of speed: what they count is right, and they run, with the peer where it is installed."""
 
+import argparse
 import importlib.util
 import json
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import compile as compilation
-from benchmarks import overhead, page, pareto, pareto_fronts, scaling, solvers, throughput, train
+from benchmarks import overhead, page, pareto, pareto_fronts, racing, scaling, solvers, throughput, train
 from benchmarks.ceilings import SIDE, convolution_flops
 from benchmarks.flops import of
 from benchmarks.subjects import CONFIGS, subject
@@ -126,11 +127,34 @@ def test_throughput_refuses_what_cannot_be_raced(capsys, monkeypatch):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_peer_races_where_it_is_installed(there, capsys, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if there else None)
+    parser = argparse.ArgumentParser()
+    assert racing.with_peer(parser, None) is there
+    assert capsys.readouterr().err == ("" if there else "PyTorch or diffusers is not installed: no peer\n")
+    assert not racing.with_peer(parser, "none")
+    assert capsys.readouterr().err == ""
+    if there:
+        assert racing.with_peer(parser, "diffusers")
+
+
+def test_a_peer_that_is_not_installed_and_was_asked_for_is_refused(capsys, monkeypatch, tmp_path):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "diffusers" else find_spec(name))
+    for program, peer in ((throughput, "diffusers"), (train, "torch"), (overhead, "diffusers"), (pareto, "diffusers")):
+        monkeypatch.setattr(sys, "argv", ["benchmark", "--peer", peer, "--json", str(tmp_path / "j")])
+        with pytest.raises(SystemExit) as stopped:
+            program.main()
+        assert stopped.value.code == 2
+        assert capsys.readouterr().err.endswith(f"--peer {peer} needs PyTorch and diffusers: pip install .[bench]\n")
+
+
 def test_a_run_that_is_not_there_is_refused_before_anything_is_measured(capsys, monkeypatch, tmp_path):
     empty = str(tmp_path)
     for program, flags in (
         (throughput, ["--network", empty]),
-        (pareto, ["--run", empty, "--json", f"{empty}/j"]),
+        (pareto, ["--run", empty, "--json", f"{empty}/j", "--peer", "none"]),
         (solvers, ["--run", empty, "--json", f"{empty}/j"]),
     ):
         monkeypatch.setattr(sys, "argv", ["benchmark", *flags])
