@@ -43,6 +43,8 @@ class Arguments(cli.RunArguments):
     """See docs/conditioning.md; repaint and replacement are for inpaint. Default: trained if the run was, else ddnm."""
     noise_std: float = 0.0
     """Of the measurement, for pictures in [-1, 1]; used by mmps and pigdm, and added with --test."""
+    sigma_data: float = 0.5
+    """Of pigdm: standard deviation of a number of the data, pictures in [-1, 1]."""
     scale: float = 1.0
     """Of dps."""
     times: int = 10
@@ -60,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     picture_files.check_given(arguments.image, arguments.test)
     if min(arguments.count, arguments.times, arguments.iterations) < 1 or arguments.noise_std < 0:
         raise UserError("--count, --times and --iterations must be at least 1, and --noise-std not negative")
+    if arguments.sigma_data <= 0:
+        raise UserError(f"--sigma-data must be positive, got {arguments.sigma_data}")
     run, sampler = epath.Path(arguments.run), arguments.sampler
     model, params, _ = load(run, step=arguments.step, unfinished=arguments.unfinished)
     picture_files.check(model, "restoring")
@@ -80,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         count=arguments.count,
         seed=arguments.seed,
         noise_std=arguments.noise_std,
+        sigma_data=arguments.sigma_data,
         scale=arguments.scale,
         times=arguments.times,
         iterations=arguments.iterations,

@@ -58,22 +58,21 @@ def test_ddnm_and_mmps_restore_what_was_averaged(finished, task):
         arrays = arrays_of(out)
         assert arrays["measured"].shape == ((4, 4, 1) if task == "superres" else (8, 8, 1))
         assert figures["psnr_mean_of_samples"] > 12
-    dps, _ = run(
-        finished,
-        "--task",
-        task,
-        "--test",
-        "5",
-        "--blur",
-        "0.7",
-        "--method",
-        "dps",
-        "--solver",
-        "ancestral",
-        "--scale",
-        "0.5",
-    )
-    assert np.isfinite(dps["psnr_samples"])
+    dps = ["--method", "dps", "--solver", "ancestral", "--scale", "0.5"]
+    figures, _ = run(finished, "--task", task, "--test", "5", "--blur", "0.7", *dps)
+    assert np.isfinite(figures["psnr_samples"])
+
+
+def test_pigdm_moves_less_the_more_it_takes_the_data_to_vary(finished):
+    """By (V A A' + noise_std^2)^-1 of what is missing, and V grows with sigma_data."""
+    flags = ["--test", "5", "--task", "superres", "--method", "pigdm", "--noise-std", "0.5"]
+    missing = []
+    for sigma_data in ("0.05", "0.5", "5"):
+        _, out = run(finished, *flags, "--sigma-data", sigma_data)
+        arrays = arrays_of(out)
+        pooled = arrays["samples"].reshape(-1, 4, 2, 4, 2, 1).mean((2, 4))
+        missing.append(np.sqrt(((pooled - arrays["measured"]) ** 2).mean()))
+    assert missing[0] + 0.01 < missing[1] < missing[2] - 0.01
 
 
 def test_files_are_read_and_checked(finished, tmp_path):
@@ -102,6 +101,8 @@ def test_files_are_read_and_checked(finished, tmp_path):
         (["--image", file("text.png")], "no picture that can be read"),
         (["--image", file("none.png")], "no such picture"),
         (["--test", "100000"], r"--test must lie in 0\.\."),
+        (["--test", "1", "--sigma-data", "0"], r"--sigma-data must be positive, got 0\.0"),
+        (["--test", "1", "--noise-std", "-1"], "--noise-std not negative"),
         ([], "give a picture"),
     ):
         with pytest.raises(UserError, match=message):

@@ -96,6 +96,7 @@ def restore(
     count: int,
     seed: int,
     noise_std: float = 0.0,
+    sigma_data: float = 0.5,
     scale: float = 1.0,
     times: int = 10,
     iterations: int = 3,
@@ -111,6 +112,7 @@ def restore(
         count: samples of each picture.
         seed: of the noise.
         noise_std: of the measurement, in units of pictures in [-1, 1]; for mmps and pigdm.
+        sigma_data: of pigdm, in the same units.
         scale: of dps.
         times: of repaint.
         iterations: of mmps.
@@ -142,7 +144,9 @@ def restore(
         elif method == "mmps":
             denoise = conditioning.MMPS(denoise, operator, y, model.process, noise_std=noise_std, iterations=iterations)
         elif method == "pigdm":
-            denoise = conditioning.PiGDM(denoise, operator, y, model.process, noise_std=noise_std, sigma_data=0.5)
+            denoise = conditioning.PiGDM(
+                denoise, operator, y, model.process, noise_std=noise_std, sigma_data=sigma_data
+            )
         elif method == "ddnm":
             denoise = conditioning.DDNM(denoise, operator, y)
         elif method == "dps":
