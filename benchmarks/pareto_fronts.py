@@ -43,15 +43,19 @@ def needed(points: list[Point], error: float) -> float:
     return math.inf
 
 
+def best_within(points: list[Point]) -> dict[int, Point]:
+    """The point of least error within each budget that any fits."""
+    fits = {budget: [p for p in points if p["nfe"] <= budget and np.isfinite(p["error"])] for budget in BUDGETS}
+    return {budget: min(found, key=lambda p: p["error"]) for budget, found in fits.items() if found}
+
+
 def compare(mine: list[Point], other: list[Point]) -> list[dict[str, Any]]:
     """At each budget the other side's best, and what share of its evaluations ours needs for the same error."""
-    rows = []
+    rows, (ours, theirs) = [], (best_within(side) for side in (mine, other))
     for budget in BUDGETS:
-        within = [[p for p in side if p["nfe"] <= budget and np.isfinite(p["error"])] for side in (mine, other)]
-        if all(within):
-            first, second = (min(points, key=lambda p: p["error"]) for points in within)
-            ratio = needed(mine, second["error"]) / second["nfe"]
-            rows.append({"budget": budget, "ours": first, "theirs": second, "ratio": ratio})
+        if budget in ours and budget in theirs:
+            ratio = needed(mine, theirs[budget]["error"]) / theirs[budget]["nfe"]
+            rows.append({"budget": budget, "ours": ours[budget], "theirs": theirs[budget], "ratio": ratio})
     return rows
 
 
@@ -67,19 +71,28 @@ def summary(cases: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Markdown: the summary, then each case's best at each budget."""
-    lines = ["| evaluations | ours / theirs at equal error, median over mixtures | range |", "|---|---|---|"]
+    """Markdown: the summary, then each case's best at each budget; without a peer ours alone."""
+    lines = []
+    if result["summary"]:
+        lines += ["| evaluations | ours / theirs at equal error, median over mixtures | range |", "|---|---|---|"]
     lines += [f"| {r['budget']} | {r['median']:.2f} | {r['low']:.2f} to {r['high']:.2f} |" for r in result["summary"]]
     for name, found in result["cases"].items():
         lines += ["", f"{name}, two fine solutions differ by {found['floor']:.1e}", ""]
+        if "compared" not in found:
+            lines += ["| evaluations | best | error |", "|---|---|---|"]
+            lines += [f"| {budget} | {_cells(best)} |" for budget, best in best_within(found["jaxdiff"]).items()]
+            continue
         lines += ["| evaluations | ours | error | diffusers | error | ratio |", "|---|---|---|---|---|---|"]
-        for row in found.get("compared", []):
-            best = [f"{row[s]['solver']}, {row[s]['grid']} | {row[s]['error']:.2e}" for s in ("ours", "theirs")]
-            lines.append(f"| {row['budget']} | {best[0]} | {best[1]} | {row['ratio']:.2f} |")
+        for row in found["compared"]:
+            lines.append(f"| {row['budget']} | {_cells(row['ours'])} | {_cells(row['theirs'])} | {row['ratio']:.2f} |")
         if "pairs" in found:
             worst = max(found["pairs"].items(), key=lambda item: item[1])
             lines += ["", f"the same solver on the same grid: at most {worst[1]:.1e} apart ({worst[0]})"]
     return "\n".join(lines)
+
+
+def _cells(point: Point) -> str:
+    return f"{point['solver']}, {point['grid']} | {point['error']:.2e}"
 
 
 def plot(result: dict[str, Any]) -> bytes:

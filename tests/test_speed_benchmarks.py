@@ -181,6 +181,20 @@ def test_a_front_and_the_evaluations_it_needs():
     assert all(row["ratio"] == pytest.approx(2) for row in pareto_fronts.compare(theirs, ours) if row["budget"] <= 50)
 
 
+def test_a_table_of_fronts_with_a_peer_and_without():
+    point = lambda nfe, error: {"solver": "DDIM", "grid": "karras", "nfe": nfe, "error": error}
+    ours, theirs = [point(4, 0.5), point(12, float("nan")), point(10, 0.1)], [point(5, 0.7), point(10, 0.2)]
+    assert pareto_fronts.best_within(ours) == {budget: ours[0] if budget < 10 else ours[2] for budget in pareto.BUDGETS}
+    case = {"floor": 1e-6, "jaxdiff": ours}
+    alone = pareto_fronts.table({"summary": [], "cases": {"mixture 0": case}}).splitlines()
+    assert alone[1] == "mixture 0, two fine solutions differ by 1.0e-06" and len(alone) == 5 + len(pareto.BUDGETS)
+    assert alone[5] == "| 4 | DDIM, karras | 5.00e-01 |" and alone[-1] == "| 100 | DDIM, karras | 1.00e-01 |"
+    cases = {"mixture 0": case | {"compared": pareto_fronts.compare(ours, theirs), "pairs": {"DDIM": 2e-6}}}
+    both = pareto_fronts.table({"summary": pareto_fronts.summary(cases), "cases": cases})
+    assert "| 5 | DDIM, karras | 5.00e-01 | DDIM, karras | 7.00e-01 | 0.80 |" in both
+    assert "at equal error, median" in both and both.endswith("at most 2.0e-06 apart (DDIM)")
+
+
 def test_mixtures_of_the_pareto_benchmark_are_unlike_and_of_about_unit_variance():
     laws = [pareto.mixture(seed) for seed in pareto.SEEDS]
     for law in laws:
