@@ -60,19 +60,14 @@ def _sum_along(
 ) -> tuple[Float[Array, "B ..."], Float[Array, " B"]]:
     """`field(z)` and the sum of u' (df/dz) u over u = direction(0), ..., direction(count - 1), `chunk` at a time."""
     chunk = min(chunk, count)
+    value, back = jax.vjp(field, z)
 
     def along(i):
         u = direction(i)
-        value, derivative = jax.jvp(field, (z,), (u,))
-        return value, jnp.where(i < count, (u * derivative).sum(tuple(range(1, z.ndim))), 0.0)
+        return jnp.where(i < count, (u * back(u)[0]).sum(tuple(range(1, z.ndim))), 0.0)
 
-    def part(start):
-        # The value does not depend on the direction, so it is computed once for the whole chunk.
-        values, products = jax.vmap(along)(start + jnp.arange(chunk))
-        return values[0], products.sum(0)
-
+    part = lambda start: jax.vmap(along)(start + jnp.arange(chunk)).sum(0)
     if chunk == count:
-        return part(0)
-    first, starts = part(0), jnp.arange(chunk, count, chunk)
-    add = lambda carry, start: ((lambda value, products: (value, carry[1] + products))(*part(start)), None)
-    return jax.lax.scan(add, first, starts)[0]
+        return value, part(0)
+    add = lambda total, start: (total + part(start), None)
+    return value, jax.lax.scan(add, part(0), jnp.arange(chunk, count, chunk))[0]

@@ -12,6 +12,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from jaxdiff.networks.convolution import convolve
+
 
 def _kernel(shape: tuple[int, ...], zero: bool, rngs: nnx.Rngs) -> nnx.Param:
     if zero:
@@ -71,5 +73,4 @@ class Conv(nnx.Module):
             edges = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, "SAME")
         if self.circular:
             x, edges[1] = jnp.pad(x, ((0, 0), (0, 0), edges[1], (0, 0)), mode="wrap"), (0, 0)
-        y = jax.lax.conv_general_dilated(x, kernel, strides, edges, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        return y + bias
+        return convolve(x, kernel, strides, edges) + bias
