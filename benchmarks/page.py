@@ -17,6 +17,7 @@ SECTIONS = {
     "overhead": "A step of the solver",
     "compile": "Compilation",
     "scaling": "How cost grows",
+    "parts": "Parts of networks",
     "pareto": "Error against evaluations",
 }
 INTRODUCTION = """# Benchmarks

@@ -11,8 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import (
+    ceilings,
+    overhead,
+    page,
+    pareto,
+    pareto_fronts,
+    parts,
+    racing,
+    scaling,
+    solvers,
+    throughput,
+    train,
+)
 from benchmarks import compile as compilation
-from benchmarks import overhead, page, pareto, pareto_fronts, racing, scaling, solvers, throughput, train
 from benchmarks.ceilings import SIDE, convolution_flops
 from benchmarks.flops import of
 from benchmarks.subjects import CONFIGS, subject
@@ -100,6 +112,20 @@ def test_the_overhead_of_each_solver_and_generator():
     assert [row["solver"] for row in rows] == ["ddim", "euler", "dpmpp2m", "unipc", *["ancestral"] * 3]
     assert all(row["jaxdiff"]["median"] > 0 and row["diffusers"] is None for row in rows)
     assert len(overhead.table({"rows": rows}).splitlines()) == len(rows) + 2
+
+
+def test_parts_of_networks(monkeypatch):
+    for name, value in {"CHANNELS": ((4, 8),), "SIDE": 4, "TOKENS": 4, "WIDTH": 8, "HEADS": 2}.items():
+        monkeypatch.setattr(parts, name, value)
+    monkeypatch.setattr(ceilings, "measure", lambda precision: dict.fromkeys(("product", "convolution", "copy"), 1e9))
+    result = {"about": {"precision": "float32", "batch": 2}, **parts.measure(2, "float32", 2)}
+    convolution, linear, *_, block, attention, mlp = result["parts"].values()
+    assert convolution["flops"] == 2 * 2 * 4 * 8 * (3 * 4 - 2) ** 2 and linear["flops"] == 2 * 2 * 4 * 8 * 32
+    assert all(part["gradient_flops"] == 3 * part["flops"] for part in (convolution, linear))
+    # The map of the embedding to six rows is the block's alone.
+    assert block["flops"] == attention["flops"] + mlp["flops"] + 2 * 2 * 8 * 48
+    assert all(part["cores"] > 0 and part["gradient_seconds"]["median"] > 0 for part in result["parts"].values())
+    assert len(parts.table(result).splitlines()) == len(result["parts"]) + 4
 
 
 def test_the_page_of_benchmarks_is_that_of_the_committed_figures():

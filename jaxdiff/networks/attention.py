@@ -56,7 +56,7 @@ class SelfAttention(nnx.Module):
     """Tokens (B, T, width) to (B, T, width); `zero` makes the output zero at the start of training.
 
     With `flash`, cuDNN's fused kernel attends where there is no mask and the default backend is a GPU, without storing
-    T x T weights; it has no forward-mode derivatives (`jax.jvp`, which `likelihood` takes).
+    T x T weights; it has no forward-mode derivatives (`jax.jvp`).
 
     Raises:
         ValueError: a width that `heads` does not divide; `flash` in float32, or with heads that cuDNN does not take.
