@@ -58,8 +58,9 @@ def test_one_scan_over_the_grid_of_a_sampler():
     wrappers = ("jaxdiff/solvers/", "jaxdiff/conditioning/", "jaxdiff/guidance/")  # solvers, and those around solvers
     stepping = {file for file, n in methods if n.func.attr == "step" and not file.startswith(wrappers)}
     assert looping & stepping == {"jaxdiff/sampling.py"}
-    # The other loops: trials and events within one step, rows of a batch or of steps, integrals, roots.
+    # The other loops: trials and events within one step, rows of a batch or of steps, integrals, roots, slices.
     others = {
+        "networks/convolution.py",
         "training.py",
         "likelihood/density.py",
         "likelihood/divergence.py",
