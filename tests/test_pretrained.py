@@ -336,7 +336,8 @@ def test_files_that_do_not_fit_are_refused(copied, tmp_path):
 
 @pytest.mark.slow
 def test_the_command_draws_pictures_and_latents(copied, tmp_path, capsys):
-    table = json.dumps({"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "clip_sample": True})
+    # alpha(1) is 0.28: the first step divides by it what another batch size rounds otherwise.
+    table = json.dumps({"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.005, "clip_sample": True})
     folders = {name: copied(name) for name in ("digits", "dit")}
     for folder in folders.values():
         (folder / "scheduler_config.json").write_text(table)
