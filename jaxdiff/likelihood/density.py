@@ -79,7 +79,7 @@ def log_density(
 
     Args:
         process: its schedule, prior and `sigma_data`, which sets the scale of z and nothing else.
-        denoise: `(x_t, t) -> E[x0 | x_t]`, differentiable in x_t.
+        denoise: `(x_t, t) -> E[x0 | x_t]`, differentiable in x_t; the activations of one call are kept.
         x0: data, shape (B, ...).
         grid: increasing times from near the data to exactly 1, shape (steps + 1,): `angle_grid(process, 64)` by
             default, or any of `grids` reversed, `grids.karras(schedule, 64)[::-1]`. One step is one step of order 4

@@ -35,7 +35,11 @@ def convolve(
         x: B pictures.
         kernel: in the dtype of x.
         strides: of height and width.
-        padding: zeros before and after, for height and width.
+        padding: zeros before and after, for height and width; h = (H + before + after - kh) // stride + 1, and so w.
+
+    Raises:
+        ValueError: x and the kernel have other numbers of input channels.
+        TypeError: they have other dtypes.
     """
     strides, (height, width) = tuple(strides), padding
     if jax.default_backend() != "cpu":
